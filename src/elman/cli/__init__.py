@@ -1,0 +1,18 @@
+"""The command line: one file per verb group; an argument becomes one call. Nothing imports it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import NoReturn
+
+VERBS = ("data", "train", "evaluate", "compare", "generate", "mix", "inspect", "export")
+"""The verb modules, in the order of the help page; each registers its commands on import."""
+
+
+def main() -> NoReturn:
+    """Entry point of the `elman` command."""
+    from elman.cli import app
+
+    for verb in VERBS:
+        importlib.import_module(f"elman.cli.{verb}")
+    app.main()

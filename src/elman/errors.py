@@ -1,0 +1,47 @@
+"""One family of exceptions for what a user can mend: cause, likely reason, what to type next.
+
+Anything else that escapes is a defect of Elman's.
+"""
+
+from __future__ import annotations
+
+
+class ElmanError(Exception):
+    """A mistake in an input or an option, told so that it can be mended.
+
+    cause   what is wrong, with the value and the place (file, line, byte)
+    reason  the likely reason, when it is not plain from the cause
+    remedy  what to type or change next
+    """
+
+    def __init__(self, cause: str, *, reason: str = "", remedy: str = "") -> None:
+        self.cause, self.reason, self.remedy = cause, reason, remedy
+        super().__init__(cause)
+
+    def __str__(self) -> str:
+        lines = [self.cause]
+        if self.reason:
+            lines.append(f"Likely reason: {self.reason}")
+        if self.remedy:
+            lines.append(f"Remedy: {self.remedy}")
+        return "\n".join(lines)
+
+
+class TextError(ElmanError):
+    """A text cannot be read or is not what a language model can be trained on or scored."""
+
+
+class FormatError(ElmanError):
+    """A model file (ARPA, checkpoint, vocabulary, word vectors) is damaged or not of its format."""
+
+
+class OptionError(ElmanError):
+    """Options that are out of range or contradict one another."""
+
+
+class ProtocolError(ElmanError):
+    """Two numbers were counted in different ways and cannot be added or compared."""
+
+
+class DivergenceError(ElmanError):
+    """Training left the finite numbers; the last good checkpoint is kept."""

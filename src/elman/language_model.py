@@ -1,0 +1,186 @@
+"""The contract that every language model keeps, and the two values that carry a number's meaning.
+
+An n-gram is a recurrence with a finite state, an RNN one with a continuous state. Evaluation,
+comparison, mixing and generation see only `LanguageModel` and never ask which they hold.
+
+T steps, B batch, V vocabulary size. Nats throughout.
+"""
+
+from __future__ import annotations
+
+import math
+import typing
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import Tensor
+
+from elman.errors import ProtocolError
+from elman.text.tokenizers import Tokenizer, Unit
+from elman.text.vocabulary import Vocabulary
+
+UnknownPolicy = Literal["word", "skip"]
+StatePolicy = Literal["carry", "reset"]
+
+State = tuple[Tensor, ...]
+"""What a model remembers: tensors whose second axis from the right is the batch ([B, n] or [L, B, H])."""
+
+
+class LanguageModel(typing.Protocol):
+    """(state, token) → (state, next-token log-probabilities).
+
+    A text is one stream of ids in which `</s>` ends every sentence. Before the first token of a text
+    the models see `</s>` too: the end of one sentence is the start of the next. So `<s>` is never an
+    input nor an event; an n-gram reads `</s>` as "the context is now `<s>`".
+    """
+
+    vocabulary: Vocabulary
+    tokenizer: Tokenizer
+
+    def start(self, batch: int) -> State:
+        """The state before any token, for `batch` independent streams."""
+        ...
+
+    def advance(self, state: State, token: Tensor) -> tuple[State, Tensor]:
+        """token [B] int64 → the state after it, log-probabilities of the next token [B, V] in nats."""
+        ...
+
+    def token_nats(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+        """ids [T+1, B] int64 → nats [T, B], where nats[t] = -log P(ids[t+1] | state, ids[0..t]).
+
+        The state returned is the one after ids[T-1]: the next window begins with ids[T].
+        Equals `advance` step by step, by test. Differentiable where the model has parameters.
+        """
+        ...
+
+
+def select(state: State, rows: Tensor) -> State:
+    """The streams `rows` [K] int64 of a state, in that order; rows may repeat (beam search)."""
+    return tuple(tensor.index_select(-2, rows.to(tensor.device)) for tensor in state)
+
+
+def detach(state: State) -> State:
+    """The same numbers, cut from the graph: where truncated BPTT truncates."""
+    return tuple(tensor.detach() for tensor in state)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How events were counted. Two numbers mean the same only under one protocol.
+
+    unit     what one event is: word, character, byte or subword
+    unknown  "word": `<unk>` counts like a word (closed vocabulary, as in all Penn Treebank tables);
+             "skip": an event whose target is unknown is left out (it stays in the context)
+    state    "carry": the model remembers across sentences (Zaremba et al. 2014);
+             "reset": every sentence is scored on its own (what an n-gram sees)
+    end_of_sentence  whether `</s>` is an event; Elman always counts it, other tools may not
+    """
+
+    unit: Unit
+    unknown: UnknownPolicy = "word"
+    state: StatePolicy = "carry"
+    end_of_sentence: bool = True
+
+    def __str__(self) -> str:
+        end = "</s> counted" if self.end_of_sentence else "</s> not counted"
+        return f"per {self.unit}, unknown={self.unknown}, state={self.state}, {end}"
+
+    def require_comparable(self, other: Protocol) -> None:
+        """Raise ProtocolError unless both count the same events. `state` may differ: it is
+        what a model knows, not what is counted, and tables print it."""
+        for name, what in (
+            ("unit", "one event is not the same thing"),
+            ("unknown", "unknown words are counted in one and left out of the other"),
+            ("end_of_sentence", "</s> is an event in one and not in the other"),
+        ):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                raise ProtocolError(
+                    f"cannot compare {name}={mine} with {name}={theirs}: {what}.",
+                    remedy="score both in the same way; models with different tokens compare per word or per byte.",
+                )
+
+
+@dataclass(frozen=True)
+class Score:
+    """A sum of nats and the counts to divide it by; scores of parts add to the score of the whole.
+
+    nats     -log probability of all events, natural logarithm
+    events   predicted tokens, `</s>` included
+    words    whitespace-separated words of the original text (line ends are not words)
+    bytes    UTF-8 bytes of the original text, one for each line end included
+    unknown  events whose target was `<unk>`; counted in `events` only under unknown="word"
+    """
+
+    nats: float
+    events: int
+    words: int
+    bytes: int
+    unknown: int
+    protocol: Protocol
+
+    def __add__(self, other: Score) -> Score:
+        if not isinstance(other, Score):
+            return NotImplemented
+        if self.protocol != other.protocol:
+            raise ProtocolError(
+                f"cannot add scores of unlike protocols: [{self.protocol}] and [{other.protocol}].",
+                remedy="evaluate both parts with the same options.",
+            )
+        return replace(
+            self,
+            nats=self.nats + other.nats,
+            events=self.events + other.events,
+            words=self.words + other.words,
+            bytes=self.bytes + other.bytes,
+            unknown=self.unknown + other.unknown,
+        )
+
+    @property
+    def perplexity(self) -> float:
+        """exp(nats / events): per predicted token, the number of the Penn Treebank tables."""
+        return _exp(self.nats, self.events)
+
+    @property
+    def word_perplexity(self) -> float:
+        """exp(nats / words): comparable between tokenizers."""
+        return _exp(self.nats, self.words)
+
+    @property
+    def bits_per_token(self) -> float:
+        """log2 of the perplexity."""
+        return _ratio(self.nats, self.events) / math.log(2)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Comparable between tokenizers and between words, characters and bytes."""
+        return _ratio(self.nats, self.bytes) / math.log(2)
+
+    def as_json(self) -> dict[str, object]:
+        """The counts, the derived figures and the protocol, ready for `json.dumps`."""
+        return {
+            "nats": self.nats,
+            "events": self.events,
+            "words": self.words,
+            "bytes": self.bytes,
+            "unknown": self.unknown,
+            "perplexity": self.perplexity,
+            "word_perplexity": self.word_perplexity,
+            "bits_per_token": self.bits_per_token,
+            "bits_per_byte": self.bits_per_byte,
+            "protocol": {
+                "unit": self.protocol.unit,
+                "unknown": self.protocol.unknown,
+                "state": self.protocol.state,
+                "end_of_sentence": self.protocol.end_of_sentence,
+            },
+        }
+
+
+def _ratio(nats: float, count: int) -> float:
+    return nats / count if count else math.nan
+
+
+def _exp(nats: float, count: int) -> float:
+    mean = _ratio(nats, count)
+    return math.exp(mean) if mean < 700 else (mean if math.isnan(mean) else math.inf)
