@@ -1,0 +1,42 @@
+# The two commands are `make compare` and `make test`. Each sets up what it needs in .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: compare test lint format clean
+.DEFAULT_GOAL := compare
+
+# The main job: n-grams, feed-forward, RNN, GRU, LSTM and a mixture on one text, one table, one page.
+# More: make compare PRESET=quick|default|full CORPUS=sotu-modern|FOLDER|FILE
+PRESET ?= default
+CORPUS ?= sotu-modern
+compare: .venv/compare.stamp
+	$(BIN)/elman compare $(CORPUS) --preset $(PRESET) --save runs/compare-$(notdir $(CORPUS))-$(PRESET)
+
+test: .venv/test.stamp lint
+	$(BIN)/pytest -n 2 --dist worksteal
+
+lint: .venv/test.stamp
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+
+format: .venv/test.stamp
+	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks
+
+.venv/bin/pip:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Elman needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+
+.venv/compare.stamp: .venv/bin/pip pyproject.toml constraints.txt
+	@echo "Installing Elman and PyTorch into .venv (once; the first time takes a minute or more) ..."
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[data]'
+	@touch $@
+
+.venv/test.stamp: .venv/bin/pip pyproject.toml constraints.txt
+	@echo "Installing Elman and the tools of its tests into .venv (once) ..."
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[data,dev]'
+	@touch $@ .venv/compare.stamp
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
