@@ -1,1 +1,1 @@
-"""See the module docstrings."""
+"""Gradients through time, and what is done to them. The cells' backward steps are in `cells`."""

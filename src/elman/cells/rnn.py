@@ -1,0 +1,59 @@
+"""The simple recurrent network of Elman (1990), "Finding structure in time".
+
+    a = W x + b + U h_prev + c
+    h = tanh(a)      or      h = relu(a)
+
+Elman's hidden units are logistic; tanh is what the field uses since, and relu is the variant of Le,
+Jaitly and Hinton (2015). b is `bias_ih`, c is `bias_hh`.
+
+B batch, D input size, H hidden size.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from elman.cells import Gradients, Parameters
+
+Nonlinearity = Literal["tanh", "relu"]
+
+
+class State(NamedTuple):
+    """What the cell remembers."""
+
+    h: Tensor  # [B, H]
+
+
+class Cache(NamedTuple):
+    """What the backward step needs from the forward step."""
+
+    x: Tensor  # [B, D]
+    h_prev: Tensor  # [B, H]
+    h: Tensor  # [B, H]
+
+
+def step(p: Parameters, x: Tensor, state: State, nonlinearity: Nonlinearity = "tanh") -> tuple[State, Cache]:
+    """x [B, D], state h [B, H] → the state one step later."""
+    (h_prev,) = state
+    a = linear(x, p.weight_ih, p.bias_ih) + linear(h_prev, p.weight_hh, p.bias_hh)  # [B, H]
+    h = torch.tanh(a) if nonlinearity == "tanh" else torch.relu(a)
+    return State(h), Cache(x, h_prev, h)
+
+
+def step_backward(
+    p: Parameters, cache: Cache, dstate: State, nonlinearity: Nonlinearity = "tanh"
+) -> tuple[Tensor, State, Gradients]:
+    """dstate dh [B, H] → dx [B, D], the gradient of the state before [B, H], of the parameters."""
+    x, h_prev, h = cache
+    (dh,) = dstate
+    # forward: h = tanh(a)      or      h = relu(a), whose slope at a = 0 is taken as 0, as in torch
+    da = dh * (1 - h * h) if nonlinearity == "tanh" else torch.where(h > 0, dh, 0)  # [B, H]
+    # forward: a = W x + b + U h_prev + c
+    dx = da @ p.weight_ih  # [B, D]
+    dh_prev = da @ p.weight_hh  # [B, H]
+    dbias = None if p.bias_ih is None else da.sum(0)  # [H], the same for b and c
+    return dx, State(dh_prev), Gradients(da.T @ x, da.T @ h_prev, dbias, dbias)

@@ -1,0 +1,82 @@
+"""Clipping of gradients, by norm and by value, between the backward pass and the optimizer's step.
+
+A recurrent loss has cliffs: along a product of Jacobians of norm above one the gradient explodes.
+Pascanu, Mikolov and Bengio (2013, Algorithm 1) rescale it to a threshold and keep its direction.
+This file changes `.grad` in place and nothing else; when to clip is the training loop's business.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from elman.errors import OptionError
+
+
+def clip_by_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:
+    """Rescale all gradients by one factor so that their global norm is at most `max_norm`.
+
+    Returns the Euclidean norm of all gradients together *before* clipping. A norm of NaN or infinity
+    is returned as it is and the gradients stay untouched: there is no direction to keep, and the
+    caller decides. `max_norm` may be infinite (measure only). Raises OptionError unless max_norm > 0.
+    Pascanu et al. 2013, Algorithm 1: if |g| >= threshold then g <- threshold / |g| * g.
+    """
+    _require_positive("max_norm", max_norm)
+    gradients = _gradients(parameters)
+    norm = _global_norm(gradients)
+    if math.isfinite(norm) and norm > max_norm:
+        for gradient in gradients:
+            gradient.mul_(max_norm / norm)
+    return norm
+
+
+def clip_by_value(parameters: Tensor | Iterable[Tensor], limit: float) -> float:
+    """Clamp every entry of every gradient to [-limit, limit]; the direction changes.
+
+    Returns the share of entries clipped, from 0 to 1 (0 when there is no gradient). An infinite entry
+    becomes ±limit and counts; NaN stays NaN and does not. Raises OptionError unless limit > 0.
+    """
+    _require_positive("limit", limit)
+    gradients = _gradients(parameters)
+    clipped = sum(int((gradient.abs() > limit).sum()) for gradient in gradients)
+    for gradient in gradients:
+        gradient.clamp_(-limit, limit)
+    total = sum(gradient.numel() for gradient in gradients)
+    return clipped / total if total else 0.0
+
+
+def _require_positive(name: str, value: float) -> None:
+    if not value > 0:  # so that NaN is refused too
+        raise OptionError(
+            f"{name} is {value}; a clipping threshold is a number above zero.",
+            remedy="leave clipping out, or give a threshold such as 5.",
+        )
+
+
+def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    """Each gradient once: a tied weight must not be counted or scaled twice."""
+    several = [parameters] if isinstance(parameters, Tensor) else parameters
+    found = {id(p): p.grad.detach() for p in several if p.grad is not None}
+    return [gradient for gradient in found.values() if gradient.numel()]
+
+
+def _global_norm(gradients: list[Tensor]) -> float:
+    """Square root of the sum of squares over all entries; one transfer from the device, none in float16."""
+    if not gradients:
+        return 0.0
+    device = gradients[0].device
+    norms = [torch.linalg.vector_norm(g, dtype=_sum_dtype(g)).to(device) for g in gradients]
+    norm = math.hypot(*torch.stack(norms).tolist())
+    if math.isinf(norm):  # the squares may have overflowed although every entry is finite
+        largest = max(float(g.abs().max()) for g in gradients)
+        if math.isfinite(largest):
+            scaled = [float(torch.linalg.vector_norm(g.to(_sum_dtype(g)) / largest)) for g in gradients]
+            norm = largest * math.hypot(*scaled)
+    return norm
+
+
+def _sum_dtype(gradient: Tensor) -> torch.dtype:
+    return torch.float64 if gradient.dtype == torch.float64 else torch.float32

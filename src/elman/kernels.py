@@ -1,0 +1,219 @@
+"""A stack of recurrent layers over a whole sequence: the one seam between modules and what computes them.
+
+    torch       torch's own kernels (oneDNN, cuDNN), the whole stack in one call
+    reference   the cells' `step` and `step_backward` over time, one layer at a time, any device and dtype
+    auto        the fastest that supports the call
+
+A faster backend comes in here as one more `Layer` function and one more row of `BACKENDS`; the modules
+in `recurrence` do not change. This file knows nothing of modules, batch_first or unbatched input.
+
+T steps, B batch, N = sum of batch_sizes rows (N = T·B when no sequence is packed), D input size, H hidden
+size, L layers, K = L · directions. Rows are ordered by time, then batch: the layout of PackedSequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import dropout
+
+from elman.cells import Parameters, gru, lstm, rnn
+from elman.errors import OptionError
+
+Cell = Literal["rnn_tanh", "rnn_relu", "lstm", "gru"]
+States = tuple[Tensor, ...]
+"""(h,) or (h, c): [B, H] each in one layer, [K, B, H] each in a stack."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What a call needs to know of the module: its options and its parameters.
+
+    weights  as torch.nn keeps them: for each layer, for each direction, weight_ih, weight_hh, then
+             bias_ih, bias_hh if `bias`, then weight_hr if `proj_size`
+    """
+
+    cell: Cell
+    weights: Sequence[Tensor]
+    num_layers: int
+    bias: bool
+    bidirectional: bool
+    dropout: float  # probability, between layers
+    training: bool
+    proj_size: int = 0
+
+
+class Pass(NamedTuple):
+    """One direction of one layer over one sequence."""
+
+    cell: Cell
+    batch_sizes: list[int]  # rows at each step, never growing
+    reverse: bool  # from the last step to the first
+
+
+Layer = Callable[[Pass, Parameters, Tensor, States], tuple[Tensor, States]]
+"""(pass, parameters, x [N, D], state (h, …) [B, H]) → (output [N, H], last state [B, H]); differentiable."""
+
+
+def choose(backend: str, *, proj_size: int = 0) -> str:
+    """The name of the backend that will run; OptionError where there is none or it cannot do this."""
+    if backend == "auto":
+        return "torch"
+    if backend == "fused":
+        raise OptionError(
+            "backend 'fused' is not in this build of Elman.",
+            remedy="use backend='auto', which takes the fastest that there is.",
+        )
+    if backend not in BACKENDS:
+        raise OptionError(
+            f"there is no backend {backend!r}.",
+            remedy=f"choose one of auto, {', '.join(BACKENDS)}.",
+        )
+    if backend != "torch" and proj_size:
+        raise OptionError(
+            f"backend {backend!r} has no LSTM with projections (proj_size={proj_size}).",
+            reason="projections are not part of the LSTM as the papers here have it.",
+            remedy="use backend='torch', or proj_size=0.",
+        )
+    return backend
+
+
+def run(
+    backend: str, stack: Stack, x: Tensor, state: States, batch_sizes: Tensor | None = None
+) -> tuple[Tensor, States]:
+    """x [T, B, D] and state [K, B, H] → output [T, B, H · directions], last state [K, B, H].
+
+    With `batch_sizes` [T] int64 (CPU), x is the data of a PackedSequence [N, D] and so is the output. The
+    rows of the state are in the order of the packed batch. Differentiable in x, state and weights.
+    """
+    return BACKENDS[choose(backend, proj_size=stack.proj_size)](stack, x, state, batch_sizes)
+
+
+def _torch(stack: Stack, x: Tensor, state: States, batch_sizes: Tensor | None) -> tuple[Tensor, States]:
+    """All layers in one call of torch's own kernels."""
+    function: Any = getattr(torch, stack.cell)
+    hx = list(state) if stack.cell == "lstm" else state[0]
+    options = (stack.bias, stack.num_layers, stack.dropout, stack.training, stack.bidirectional)
+    if batch_sizes is None:
+        output, *last = function(x, hx, stack.weights, *options, False)
+    else:
+        output, *last = function(x, batch_sizes, hx, stack.weights, *options)
+    return output, tuple(last)
+
+
+def _layer_by_layer(
+    layer: Layer, stack: Stack, x: Tensor, state: States, batch_sizes: Tensor | None
+) -> tuple[Tensor, States]:
+    """The stack as a loop over `layer`, with dropout between the layers.
+
+    On a CPU the dropout draws the same numbers from the same generator as torch's own kernel does.
+    """
+    steps = x.shape[:-1]
+    if not steps.numel() and not steps[0]:
+        raise RuntimeError("Expected sequence length to be larger than 0 in RNN")  # as torch.nn
+    sizes = [steps[1]] * steps[0] if batch_sizes is None else batch_sizes.tolist()
+    x = x.reshape(-1, x.shape[-1])  # [N, D]
+    directions, each = (2 if stack.bidirectional else 1), (4 if stack.bias else 2)
+    last: list[States] = []
+    for level in range(stack.num_layers):
+        outputs = []
+        for k in range(level * directions, (level + 1) * directions):
+            one = Pass(stack.cell, sizes, reverse=k % directions == 1)
+            p = Parameters(*stack.weights[k * each : (k + 1) * each])
+            output, ends = layer(one, p, x, tuple(s[k] for s in state))
+            outputs.append(output)
+            last.append(ends)
+        x = torch.cat(outputs, dim=1)  # [N, H · directions]
+        if stack.dropout and stack.training and level + 1 < stack.num_layers:
+            x = dropout(x, stack.dropout, training=True)
+    return x.reshape(*steps, x.shape[-1]), tuple(torch.stack(s) for s in zip(*last, strict=True))
+
+
+class _CellFunctions(NamedTuple):
+    step: Callable[..., tuple[States, tuple[Tensor, ...]]]
+    step_backward: Callable[..., tuple[Tensor, States, tuple[Tensor | None, ...]]]
+    state: Callable[..., Any]
+    cache: Callable[..., Any]
+
+
+CELLS: dict[str, _CellFunctions] = {
+    "rnn_tanh": _CellFunctions(rnn.step, rnn.step_backward, rnn.State, rnn.Cache),
+    "rnn_relu": _CellFunctions(
+        partial(rnn.step, nonlinearity="relu"),
+        partial(rnn.step_backward, nonlinearity="relu"),
+        rnn.State,
+        rnn.Cache,
+    ),
+    "lstm": _CellFunctions(lstm.step, lstm.step_backward, lstm.State, lstm.Cache),
+    "gru": _CellFunctions(gru.step, gru.step_backward, gru.State, gru.Cache),
+}
+
+
+class _ReferenceLayer(torch.autograd.Function):
+    """The cell's own step over time, and its own step_backward in the other direction: BPTT by hand.
+
+    At a step with fewer rows than the batch the other rows keep their state: forward, they have ended;
+    in reverse, they have not begun.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, one: Pass, x: Tensor, states: int, *tensors: Tensor | None) -> Any:
+        cell, sizes = CELLS[one.cell], one.batch_sizes
+        p = Parameters(*tensors[states:])  # type: ignore[arg-type]  # only the biases may be None
+        state: States = tensors[:states]  # type: ignore[assignment]
+        inputs, outputs = torch.split(x, sizes), [x] * len(sizes)
+        saved: list[Tensor | None] = list(p)
+        for t in _order(one):
+            new, cache = cell.step(p, inputs[t], cell.state(*(s[: sizes[t]] for s in state)))
+            state = tuple(torch.cat([s_new, s[sizes[t] :]]) for s_new, s in zip(new, state, strict=True))
+            outputs[t] = new[0]
+            saved += cache
+        ctx.one, ctx.states = one, states
+        ctx.save_for_backward(*saved)
+        return torch.cat(outputs), *state
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, doutput: Tensor, *dlast: Tensor) -> Any:
+        one: Pass = ctx.one
+        cell, sizes = CELLS[one.cell], one.batch_sizes
+        p = Parameters(*ctx.saved_tensors[: len(Parameters._fields)])
+        caches = ctx.saved_tensors[len(p) :]
+        width = len(caches) // len(sizes)
+        doutputs, dinputs = torch.split(doutput, sizes), [doutput] * len(sizes)
+        dstate = dlast
+        dp = [None if w is None else torch.zeros_like(w) for w in p]
+        for place, t in reversed(list(enumerate(_order(one)))):
+            cache = cell.cache(*caches[place * width : (place + 1) * width])
+            dh, *dothers = (d[: sizes[t]] for d in dstate)
+            # forward: outputs[t] = h, and h goes on to the next step
+            dnew = cell.state(dh + doutputs[t], *dothers)
+            dinputs[t], dprev, gradients = cell.step_backward(p, cache, dnew)
+            dstate = tuple(torch.cat([d_new, d[sizes[t] :]]) for d_new, d in zip(dprev, dstate, strict=True))
+            for total, gradient in zip(dp, gradients, strict=True):
+                if total is not None and gradient is not None:
+                    total += gradient
+        return None, torch.cat(dinputs), None, *dstate, *dp
+
+
+def _order(one: Pass) -> list[int]:
+    steps = list(range(len(one.batch_sizes)))
+    return steps[::-1] if one.reverse else steps
+
+
+def reference_layer(one: Pass, p: Parameters, x: Tensor, state: States) -> tuple[Tensor, States]:
+    """A `Layer`: the cells of `elman.cells` as they stand. Its backward cannot be differentiated again."""
+    output, *last = _ReferenceLayer.apply(  # type: ignore[no-untyped-call]
+        one, x, len(state), *state, *p
+    )
+    return output, tuple(last)
+
+
+Backend = Callable[[Stack, Tensor, States, Tensor | None], tuple[Tensor, States]]
+BACKENDS: dict[str, Backend] = {"torch": _torch, "reference": partial(_layer_by_layer, reference_layer)}
