@@ -1,1 +1,2 @@
-"""See the module docstrings."""
+"""Text → ids → windows. Reading order: reading, vocabulary, prose, bpe, tokenizers, builtin, encoding, cache,
+corpus, windows."""

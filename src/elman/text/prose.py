@@ -1,0 +1,111 @@
+"""Where sentences end in running prose, and what its tokens are: pure functions on one line (a paragraph).
+
+Not a tokenizer by itself (tokenizers.Prose is), not for hard-wrapped text (a line end always ends a
+sentence), and tuned to English: other alphabets work, but only English abbreviations are known.
+
+A sentence ends after . ? ! or … (and any closing quotes or brackets) before a blank, when what follows
+does not begin with a small letter, except after
+  titles                Mr. Dr. Gen. … always stand before a name;
+  initials              J. Q. Adams;
+  abbreviations         No. Art. Sec. … before a number;
+  ambiguous ones        U.S. a.m. Co. Jr. … unless a word follows that often begins a sentence;
+  a number or letter that opens the sentence: "1. The debt …" is one sentence.
+"""
+
+from __future__ import annotations
+
+import re
+
+Span = tuple[int, int]
+
+_NOTE = re.compile(r"\[[^\]]{1,80}\]")
+"""Bracketed stage notes: [Laughter], [Applause], [see APP Note]."""
+
+TOKEN = re.compile(r"[^\W\d_][^\W\d_\u0300-\u036f]*(?:['’][^\W\d_]+)?|\d+(?:[.,]\d+)*|[^\w\s]|_")
+"""A word with at most one inner apostrophe, a number, or one mark (corpora of the State of the Union
+are counted with the ASCII form of this expression; letters of any alphabet are kept here)."""
+
+_END = re.compile(r"[.?!…]+[\"'”’»)\]]*(?=\s)")
+_OPENING = "\"'“‘«([¿¡—–-•*"
+
+
+def _words(listed: str) -> frozenset[str]:
+    return frozenset(listed.split())
+
+
+_TITLES = _words("""
+    mr mrs ms messrs mme dr prof gen col lt sgt capt cmdr maj adm brig gov sen rep hon rev st pres supt
+""")
+_BEFORE_NUMBER = _words("""
+    no nos art arts sec secs vol vols p pp ch fig figs par pt stat op cit cf ca jan feb mar apr jun jul
+    aug sept sep oct nov dec
+""")
+_AMBIGUOUS = _words("""
+    jr sr co cos inc corp ltd bros etc esq dept est vs ave blvd ft mt rd gent sq lb lbs oz mass conn
+    penn pa va ga ala ark ariz calif colo del fla ill ind kan ky la md mich minn miss mo mont neb nev
+    okla ore tenn tex vt wash wis wyo am pm messrs viz al
+""")
+_STARTERS = _words("""
+    the a an this that these those it its he his she her they their we our i my you your there here in
+    on at to for from of by with without under over after before since during within while when where if
+    as although though because but and or nor so yet not no all some many most each every both such one
+    two three other another any none let now then thus therefore however moreover furthermore
+    nevertheless is are was were has have had do does did will would shall should may might can could
+    what who which how why indeed finally first second third last next only even much more less congress
+""")
+_LETTERS = re.compile(r"[^\W\d_]+")
+_DOTTED = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]$")
+_LIST_MARK = re.compile(r"\W*(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,5})\.$")
+
+
+def hide_notes(line: str) -> str:
+    """The line with bracketed stage notes blanked out, so that offsets stay what they were."""
+    if "[" not in line:
+        return line
+    return _NOTE.sub(lambda note: " " * len(note[0]), line)
+
+
+def sentence_spans(line: str) -> list[Span]:
+    """Spans [start, end) of the sentences of a line without notes; together they are the whole line.
+
+    Blanks between two sentences belong to the first. No span for a line without any token.
+    """
+    spans: list[Span] = []
+    start = 0
+    for end in _END.finditer(line):
+        after = end.end()
+        while after < len(line) and line[after].isspace():
+            after += 1
+        if after < len(line) and _ends_sentence(line, start, end, after):
+            spans.append((start, after))
+            start = after
+    if start < len(line) and (spans or not line.isspace()):
+        spans.append((start, len(line)))
+    return spans
+
+
+def _ends_sentence(line: str, start: int, end: re.Match[str], after: int) -> bool:
+    follows = after
+    while follows < len(line) and line[follows] in _OPENING:
+        follows += 1
+    nextchar = line[follows] if follows < len(line) else " "
+    if nextchar.islower():
+        return False
+    if end[0][0] != "." or end[0].startswith(".."):
+        return True
+    before = line[max(start, end.start() - 40) : end.start()]
+    word = before.rsplit(None, 1)[-1].lstrip("\"'“‘«([—–-") if before.strip() else ""
+    # an em dash joins words without blanks: "way—Mr. Smith"
+    word = re.split("[—–]", word)[-1].lower()
+    if not word or _LIST_MARK.fullmatch(line[start : end.start() + 1]):
+        return not word
+    if word in _TITLES:
+        return False
+    if word in _BEFORE_NUMBER and nextchar.isdigit():
+        return False
+    closed = len(end[0]) > 1
+    initial = len(word) == 1 and word != "i"
+    if closed or not (initial or _DOTTED.search(word) or word in _AMBIGUOUS):
+        return True
+    following = _LETTERS.match(line, follows)
+    return following is not None and following[0].lower() in _STARTERS

@@ -1,0 +1,285 @@
+"""A line of text → sentences → tokens with their place in the line; and tokens → readable text.
+
+A tokenizer knows no ids (vocabulary.py does) and reads no files. No token ever holds ASCII white space,
+so every token can stand in an ARPA file or a table: characters show a blank as ␣.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+from functools import cached_property
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from elman.errors import FormatError, OptionError, TextError
+from elman.text.bpe import guarded, load_bpe, train_bpe
+from elman.text.prose import TOKEN, hide_notes, sentence_spans
+from elman.text.vocabulary import BOS, EOS
+
+Unit = Literal["word", "character", "byte", "subword"]
+
+_VISIBLE = {" ": "␣", "\t": "␉", "\n": "␊", "\v": "␋", "\f": "␌", "\r": "␍"}
+_SPACE_OF = str.maketrans({shown: space for space, shown in _VISIBLE.items()})
+_WORD = re.compile(r"[^ \t\n\r\v\f]+")
+
+
+class Token(NamedTuple):
+    """A token and its place: line[start:end] in the original line (characters, not bytes)."""
+
+    text: str
+    start: int
+    end: int
+
+
+class Tokenizer(ABC):
+    """One line of the original text → sentences of tokens. `</s>` is not among them: it ends each one."""
+
+    name: ClassVar[str]
+    unit: ClassVar[Unit]
+
+    def spans(self, line: str) -> list[tuple[int, int]]:
+        """Spans [start, end) of the sentences; together they are the whole line."""
+        return [(0, len(line))]
+
+    @abstractmethod
+    def tokens(self, piece: str) -> list[Token]:
+        """The tokens of one sentence, offsets from its beginning."""
+
+    def texts(self, piece: str) -> list[str]:
+        """The same without offsets."""
+        return [token.text for token in self.tokens(piece)]
+
+    def sentences(self, line: str) -> list[list[Token]]:
+        """The sentences of a line. Exactly one (perhaps empty) for each line, except prose: none to many."""
+        return [
+            [Token(text, first + start, end + first) for text, start, end in self.tokens(line[first:last])]
+            for first, last in self.spans(line)
+        ]
+
+    def split(self, line: str) -> list[list[str]]:
+        """`sentences` without offsets."""
+        return [self.texts(line[first:last]) for first, last in self.spans(line)]
+
+    @abstractmethod
+    def join(self, tokens: Sequence[str]) -> str:
+        """Readable text of tokens (no specials): what `elman generate` prints."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What `tokenizer_from_json` needs to make the same tokenizer."""
+        return {"name": self.name}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tokenizer) and self.as_json() == other.as_json()
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class Words(Tokenizer):
+    """Words between ASCII white space, one sentence a line, as KenLM and the Penn Treebank files have it.
+
+    A no-break space (U+00A0) and other Unicode blanks stay inside a word. A literal `<unk>` is the
+    unknown symbol; a literal `<s>` or `</s>` raises TextError.
+    """
+
+    name = "words"
+    unit = "word"
+
+    def tokens(self, piece: str) -> list[Token]:
+        found = [Token(match[0], match.start(), match.end()) for match in _WORD.finditer(piece)]
+        require_no_marks((token.text for token in found), "the text")
+        return found
+
+    def join(self, tokens: Sequence[str]) -> str:
+        return " ".join(tokens)
+
+
+def require_no_marks(words: Iterable[str], where: str) -> None:
+    """Raise TextError when a word is literally `<s>` or `</s>`."""
+    for word in words:
+        if word in (BOS, EOS):
+            raise TextError(
+                f"{where}: the word {word} is a mark of Elman's own and cannot stand in a text.",
+                reason="the text was prepared for another tool; Elman adds sentence ends by itself.",
+                remedy="remove the marks, for instance: sed -E 's#</?s>##g' TEXT > CLEAN",
+            )
+
+
+class Prose(Tokenizer):
+    """Running prose, one paragraph a line: sentences are found (prose.py), stage notes in brackets removed,
+    letters lowered, ’ inside a word becomes ', numbers become N.
+
+    numbers  True: each number is the token N; False: numbers stay as they are
+    """
+
+    name = "prose"
+    unit = "word"
+
+    def __init__(self, numbers: bool = True) -> None:
+        self.numbers = numbers
+
+    def spans(self, line: str) -> list[tuple[int, int]]:
+        line = hide_notes(line)
+        spans: list[tuple[int, int]] = []
+        for start, end in sentence_spans(line):
+            if spans and line[start:end].isspace():
+                spans[-1] = (spans[-1][0], end)
+            else:
+                spans.append((start, end))
+        return spans
+
+    def tokens(self, piece: str) -> list[Token]:
+        found = TOKEN.finditer(hide_notes(piece))
+        return [Token(self._normal(match[0]), match.start(), match.end()) for match in found]
+
+    def texts(self, piece: str) -> list[str]:
+        return [self._normal(text) for text in TOKEN.findall(hide_notes(piece))]
+
+    def _normal(self, text: str) -> str:
+        if text[0].isdecimal():
+            return "N" if self.numbers else text
+        return text.lower().replace("’", "'") if len(text) > 1 else text.lower()
+
+    def join(self, tokens: Sequence[str]) -> str:
+        text, glue, quoted = "", True, False
+        for token in tokens:
+            if token == '"':
+                quoted = not quoted
+            before = token in _NO_BLANK_BEFORE or (token == '"' and not quoted)
+            text += token if glue or before else " " + token
+            glue = token in _NO_BLANK_AFTER or (token == '"' and quoted)
+        return text
+
+    def as_json(self) -> dict[str, Any]:
+        return {"name": self.name, "numbers": self.numbers}
+
+
+_NO_BLANK_BEFORE = frozenset(".,;:?!)]}%”’…-—–")
+_NO_BLANK_AFTER = frozenset("([{$“‘#-—–")
+
+
+class Characters(Tokenizer):
+    """Unicode code points; white space is shown by its picture (␣ for a blank)."""
+
+    name = "characters"
+    unit = "character"
+
+    def tokens(self, piece: str) -> list[Token]:
+        return [Token(_VISIBLE.get(letter, letter), at, at + 1) for at, letter in enumerate(piece)]
+
+    def texts(self, piece: str) -> list[str]:
+        return [_VISIBLE.get(letter, letter) for letter in piece]
+
+    def join(self, tokens: Sequence[str]) -> str:
+        return "".join(tokens).translate(_SPACE_OF)
+
+
+BYTE_TEXTS = tuple(
+    "␣" if byte == 32 else chr(byte) if 33 <= byte < 127 else f"<{byte:02X}>" for byte in range(256)
+)
+"""The token of each byte: printable ASCII as it is, ␣ for a blank, else hexadecimal as <C3>."""
+_BYTE_OF = {text: byte for byte, text in enumerate(BYTE_TEXTS)}
+
+
+class Bytes(Tokenizer):
+    """UTF-8 bytes. The bytes of one character share its offsets."""
+
+    name = "bytes"
+    unit = "byte"
+
+    def tokens(self, piece: str) -> list[Token]:
+        return [
+            Token(BYTE_TEXTS[byte], at, at + 1)
+            for at, letter in enumerate(piece)
+            for byte in letter.encode("utf-8", "surrogatepass")
+        ]
+
+    def join(self, tokens: Sequence[str]) -> str:
+        return bytes(_BYTE_OF.get(token, 63) for token in tokens).decode("utf-8", "replace")
+
+
+class BPE(Tokenizer):
+    """Byte-level byte-pair encoding (Sennrich et al. 2016; bytes as in GPT-2): the extra `bpe`.
+
+    A blank is the first letter of the subword that follows it, shown as Ġ.
+    model  {"vocab": {subword: id}, "merges": [[left, right], …]}, from `BPE.train` or a stored file
+    """
+
+    name = "bpe"
+    unit = "subword"
+
+    def __init__(self, model: object) -> None:
+        self.engine: Any = load_bpe(model)
+        assert isinstance(model, dict)
+        self.model: dict[str, Any] = model
+
+    @classmethod
+    def train(cls, lines: Iterable[str], size: int = 8000) -> BPE:
+        """Learn at most `size` subwords (256 bytes included) from lines of training text."""
+        return cls(train_bpe(lines, size))
+
+    @cached_property
+    def subwords(self) -> list[str]:
+        """The text of each of the engine's ids."""
+        return sorted(self.model["vocab"], key=self.model["vocab"].__getitem__)
+
+    def encode(self, lines: Sequence[str]) -> list[list[int]]:
+        """The engine's ids of many lines at once."""
+        return guarded(
+            lambda: [found.ids for found in self.engine.encode_batch(list(lines))], "BPE: cannot encode"
+        )
+
+    def tokens(self, piece: str) -> list[Token]:
+        found = guarded(lambda: self.engine.encode(piece), "BPE: cannot encode")
+        return [
+            Token(text, start, end) for text, (start, end) in zip(found.tokens, found.offsets, strict=True)
+        ]
+
+    def join(self, tokens: Sequence[str]) -> str:
+        known = [self.model["vocab"][token] for token in tokens if token in self.model["vocab"]]
+        return str(guarded(lambda: self.engine.decode(known), "BPE: cannot decode"))
+
+    def as_json(self) -> dict[str, Any]:
+        return {"name": self.name, "model": self.model}
+
+
+TOKENIZERS: dict[str, type[Tokenizer]] = {kind.name: kind for kind in (Words, Prose, Characters, Bytes, BPE)}
+"""Every tokenizer by name: words, prose, characters, bytes, bpe."""
+
+
+def get_tokenizer(name: str, **options: Any) -> Tokenizer:
+    """The tokenizer of that name: Prose takes `numbers`, BPE takes `model`. Raises OptionError."""
+    if name not in TOKENIZERS:
+        near = get_close_matches(name, TOKENIZERS, 1)
+        raise OptionError(
+            f"no tokenizer is called {name!r}.",
+            reason=f"perhaps you meant {near[0]}." if near else "",
+            remedy=f"choose one of {', '.join(TOKENIZERS)}.",
+        )
+    make: Callable[..., Tokenizer] = TOKENIZERS[name]
+    try:
+        return make(**options)
+    except TypeError:
+        raise OptionError(f"the tokenizer {name} does not take the options {sorted(options)}.") from None
+
+
+def tokenizer_from_json(value: object) -> Tokenizer:
+    """The inverse of `as_json`. Raises FormatError."""
+    if (
+        not isinstance(value, dict)
+        or not isinstance(value.get("name"), str)
+        or value["name"] not in TOKENIZERS
+    ):
+        raise FormatError(f"tokenizer: expected an object with a known `name`, found {value!r:.80}.")
+    options = {key: option for key, option in value.items() if key != "name"}
+    if "numbers" in options and type(options["numbers"]) is not bool:
+        raise FormatError("tokenizer: `numbers` must be true or false.")
+    try:
+        return get_tokenizer(value["name"], **options)
+    except OptionError as error:
+        raise FormatError(f"tokenizer: {error.cause}") from None
