@@ -1,1 +1,1 @@
-"""See the module docstrings."""
+"""Neural language models: the output layer, Bengio's fixed window, the recurrent model, word vectors."""

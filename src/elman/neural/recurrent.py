@@ -1,0 +1,176 @@
+"""The recurrent language model: embedding → dropout → recurrence → dropout → output.
+
+Dropout stands on the non-recurrent connections only (Zaremba, Sutskever & Vinyals 2014): embedding to
+first layer, layer to layer, last layer to output; never from one time step to the next. The loss of
+training is `token_nats` itself, called in train() mode.
+
+Not here: the cells' equations (cells/), the training loop (train.py).
+
+T steps, B batch, L layers, E embedding size, H hidden size, V vocabulary size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from elman.errors import OptionError
+from elman.language_model import State
+from elman.neural.model import NeuralConfig, NeuralModel, Shapes, build_output, initialize_uniform
+from elman.neural.output import SoftmaxOutput, output_shapes
+from elman.recurrence import GRU, LSTM, RNN
+from elman.text.tokenizers import Tokenizer
+from elman.text.vocabulary import Vocabulary
+
+Cell = Literal["lstm", "gru", "rnn", "rnn-relu"]
+
+GATES: dict[str, int] = {"lstm": 4, "gru": 3, "rnn": 1, "rnn-relu": 1}
+"""Rows of the recurrent weight in units of H; in torch.nn's order (LSTM i, f, g, o; GRU r, z, n)."""
+
+
+class RecurrentConfig(NeuralConfig):
+    """Shape and options of a recurrent model.
+
+    tied         output weight = embedding (Press & Wolf 2017); needs embedding_size == hidden_size
+    init         uniform (see NeuralConfig); orthogonal: each gate's recurrent matrix orthogonal, its input
+                 matrix Glorot-uniform, recurrence biases 0, the rest from U(-init_scale, init_scale)
+    forget_bias  added once to the LSTM's forget-gate bias after the initialization (Gers et al. 2000)
+    backend      of the recurrence: auto, torch, reference (or fused where it exists)
+    """
+
+    cell: Cell = "lstm"
+    num_layers: int = Field(default=2, ge=1, le=64)
+    tied: bool = False
+    forget_bias: float = Field(default=0.0, ge=-100.0, le=100.0, allow_inf_nan=False)
+    backend: Literal["auto", "fused", "torch", "reference"] = "auto"
+
+    @model_validator(mode="after")
+    def _options_agree(self) -> Self:
+        if self.tied and self.embedding_size != self.hidden_size:
+            embedding, hidden = self.embedding_size, self.hidden_size
+            raise OptionError(
+                f"tied weights need equal sizes, not embedding {embedding} and hidden {hidden}.",
+                remedy=f"use --emsize {hidden} with --nhid {hidden}, or drop --tied.",
+            )
+        if self.tied and self.softmax == "adaptive":
+            raise OptionError(
+                "tied weights and adaptive softmax cannot be combined.",
+                remedy="use --softmax full, or drop --tied.",
+            )
+        if self.forget_bias and self.cell != "lstm":
+            raise OptionError(
+                f"a {self.cell} has no forget gate to give a bias of {self.forget_bias:g}.",
+                remedy="drop --forget-bias, or use --model lstm.",
+            )
+        return self
+
+
+class RecurrentModel(NeuralModel):
+    """A recurrent language model; keeps the `LanguageModel` contract.
+
+    The state is (h,) or, for an LSTM, (h, c), each [L, B, H]; zeros at the start.
+    """
+
+    kind: ClassVar[str] = "recurrent"
+    config_class = RecurrentConfig
+    config: RecurrentConfig
+
+    def __init__(
+        self, vocabulary: Vocabulary, tokenizer: Tokenizer, config: RecurrentConfig | None = None
+    ) -> None:
+        super().__init__(vocabulary, tokenizer, config or RecurrentConfig())
+        options = self.config
+        self.dropout = nn.Dropout(options.dropout)
+        self.recurrence = _recurrence(options)
+        self.output = build_output(options, options.hidden_size, len(vocabulary))
+        self.share_weights()
+        if not self.embedding.weight.is_meta:
+            self.initialize()
+
+    def share_weights(self) -> None:
+        """Make the output weight the embedding itself when tied: one parameter, one gradient."""
+        if self.config.tied and isinstance(self.output, SoftmaxOutput):
+            shared: nn.Parameter = self.embedding.weight  # type: ignore[assignment]
+            self.output.weight = shared
+
+    @torch.no_grad()
+    def initialize(self) -> None:
+        """Draw every parameter anew from torch's random state, as the configuration says."""
+        options = self.config
+        initialize_uniform(self, options.init_scale)
+        for name, parameter in self.recurrence.named_parameters():
+            if options.init == "orthogonal":
+                for gate in parameter.chunk(GATES[options.cell]):
+                    if name.startswith("weight_hh"):
+                        nn.init.orthogonal_(gate)
+                    elif name.startswith("weight_ih"):
+                        nn.init.xavier_uniform_(gate)
+                    else:
+                        nn.init.zeros_(gate)
+            if options.forget_bias and name.startswith("bias_ih"):
+                # torch adds two biases; the forget bias goes into one of them. Gate order i, f, g, o.
+                parameter.chunk(4)[1].add_(options.forget_bias)
+
+    def start(self, batch: int) -> State:
+        """Zeros: (h [L, B, H],) or (h, c)."""
+        options = self.config
+        shape = (options.num_layers, batch, options.hidden_size)
+        tensors = 2 if options.cell == "lstm" else 1
+        return tuple(self.embedding.weight.new_zeros(shape) for _ in range(tensors))
+
+    def advance(self, state: State, token: Tensor) -> tuple[State, Tensor]:
+        """token [B] int64 → state after it, next-token log-probabilities [B, V]."""
+        hidden, state = self._hidden(token[None], state)
+        return state, self.output.log_probs(hidden[0])
+
+    def token_nats(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+        """ids [T+1, B] int64 → nats [T, B], state after ids[T-1]. Differentiable; with dropout in train()."""
+        targets = ids[1:]
+        if not len(targets):
+            return self.embedding.weight.new_zeros(targets.shape), state
+        hidden, state = self._hidden(ids[:-1], state)
+        nats = self.output.token_nats(hidden.flatten(0, 1), targets.flatten())
+        return nats.view(targets.shape), state
+
+    def _hidden(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+        """ids [T, B] → what the output layer sees [T, B, H], state after ids[T-1]."""
+        embedded = self.dropout(self.embedding(ids))
+        hidden, after = self.recurrence(embedded, state if len(state) == 2 else state[0])
+        new_state = after if isinstance(after, tuple) else (after,)
+        # autocast may hand back bfloat16; what is carried to the next window keeps full precision
+        return self.dropout(hidden), tuple(
+            tensor.to(old.dtype) for tensor, old in zip(new_state, state, strict=True)
+        )
+
+    @classmethod
+    def expected_shapes(cls, config: Mapping[str, Any], vocabulary_size: int) -> Shapes:
+        """Name → (shape, dtype) of every array of a stored model, without allocating. FormatError."""
+        options: RecurrentConfig = cls.parse_config(config)
+        size, rows = options.hidden_size, GATES[options.cell] * options.hidden_size
+        shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (vocabulary_size, options.embedding_size)}
+        for layer in range(options.num_layers):
+            shapes |= {
+                f"recurrence.weight_ih_l{layer}": (rows, size if layer else options.embedding_size),
+                f"recurrence.weight_hh_l{layer}": (rows, size),
+                f"recurrence.bias_ih_l{layer}": (rows,),
+                f"recurrence.bias_hh_l{layer}": (rows,),
+            }
+        for name, shape in output_shapes(options.softmax, size, vocabulary_size, options.cutoffs).items():
+            if not (options.tied and name == "weight"):
+                shapes[f"output.{name}"] = shape
+        return {name: (shape, torch.float32) for name, shape in shapes.items()}
+
+
+def _recurrence(options: RecurrentConfig) -> RNN | LSTM | GRU:
+    sizes = (options.embedding_size, options.hidden_size, options.num_layers)
+    between = options.dropout if options.num_layers > 1 else 0.0  # torch warns where there is no "between"
+    if options.cell == "lstm":
+        return LSTM(*sizes, dropout=between, backend=options.backend)
+    if options.cell == "gru":
+        return GRU(*sizes, dropout=between, backend=options.backend)
+    nonlinearity = "relu" if options.cell == "rnn-relu" else "tanh"
+    return RNN(*sizes, nonlinearity=nonlinearity, dropout=between, backend=options.backend)
