@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
@@ -19,6 +20,7 @@ from elman import kernels
 from elman.kernels import Cell, Stack, States
 
 _CELLS: dict[str, Cell] = {"RNN_TANH": "rnn_tanh", "RNN_RELU": "rnn_relu", "LSTM": "lstm", "GRU": "gru"}
+Device = torch.device | str | int | None
 
 
 class _Recurrence(nn.RNNBase):
@@ -103,40 +105,83 @@ def _each(hx: Any, change: Any) -> Any:
 
 
 class RNN(_Recurrence, nn.RNN):
-    """The simple RNN of Elman (1990), tanh or relu, over time and layers.
+    """The simple RNN of Elman (1990), tanh or relu, over time and layers: torch.nn.RNN, and `backend`.
 
-    The constructor is torch.nn.RNN's to the letter (input_size, hidden_size, num_layers, nonlinearity,
-    bias, batch_first, dropout, bidirectional, device, dtype), plus backend = "auto", "torch" or
-    "reference". Raises OptionError for another backend. The equations: `elman.cells.rnn`.
+    backend is "auto", "torch" or "reference"; OptionError for another. Everything else is as in torch,
+    its errors too. The equations: `elman.cells.rnn`.
     """
 
-    def __init__(self, *args: Any, backend: str = "auto", **kwargs: Any) -> None:
-        nn.RNN.__init__(self, *args, **kwargs)
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+        *,
+        backend: str = "auto",
+    ) -> None:
+        sizes, placed = (input_size, hidden_size, num_layers), {"device": device, "dtype": dtype}
+        options = (bias, batch_first, dropout, bidirectional)
+        nn.RNN.__init__(self, *sizes, nonlinearity, *options, **placed)
         self._choose(backend)
 
 
 class LSTM(_Recurrence, nn.LSTM):
-    """The LSTM (Hochreiter & Schmidhuber 1997, Gers et al. 2000) over time and layers.
+    """The LSTM (Hochreiter & Schmidhuber 1997, Gers et al. 2000): torch.nn.LSTM, and `backend`.
 
-    The constructor is torch.nn.LSTM's to the letter (input_size, hidden_size, num_layers, bias,
-    batch_first, dropout, bidirectional, proj_size, device, dtype), plus backend = "auto", "torch" or
-    "reference". Raises OptionError for another backend, and for proj_size with "reference". The
-    equations: `elman.cells.lstm`.
+    backend is "auto", "torch" or "reference"; OptionError for another, and for proj_size with
+    "reference". Everything else is as in torch, its errors too. The equations: `elman.cells.lstm`.
     """
 
-    def __init__(self, *args: Any, backend: str = "auto", **kwargs: Any) -> None:
-        nn.LSTM.__init__(self, *args, **kwargs)
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+        *,
+        backend: str = "auto",
+    ) -> None:
+        sizes, placed = (input_size, hidden_size, num_layers), {"device": device, "dtype": dtype}
+        options = (bias, batch_first, dropout, bidirectional)
+        nn.LSTM.__init__(self, *sizes, *options, proj_size, **placed)
         self._choose(backend)
 
 
 class GRU(_Recurrence, nn.GRU):
-    """The GRU, reset gate after the product (Cho et al. 2014), over time and layers.
+    """The GRU, reset gate after the product (Cho et al. 2014): torch.nn.GRU, and `backend`.
 
-    The constructor is torch.nn.GRU's to the letter (input_size, hidden_size, num_layers, bias,
-    batch_first, dropout, bidirectional, device, dtype), plus backend = "auto", "torch" or "reference".
-    Raises OptionError for another backend. The equations: `elman.cells.gru`.
+    backend is "auto", "torch" or "reference"; OptionError for another. Everything else is as in torch,
+    its errors too. The equations: `elman.cells.gru`.
     """
 
-    def __init__(self, *args: Any, backend: str = "auto", **kwargs: Any) -> None:
-        nn.GRU.__init__(self, *args, **kwargs)
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+        *,
+        backend: str = "auto",
+    ) -> None:
+        sizes, placed = (input_size, hidden_size, num_layers), {"device": device, "dtype": dtype}
+        options = (bias, batch_first, dropout, bidirectional)
+        nn.GRU.__init__(self, *sizes, *options, **placed)
         self._choose(backend)
