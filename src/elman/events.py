@@ -81,12 +81,6 @@ def event_nats(
         parts = _reset(model, text.ids, batch_size, chunk or WINDOW)
     done = 0
     for nats in parts:
-        if np.isnan(nats).any():
-            raise ElmanError(
-                f"the model gives NaN for event {done + int(np.isnan(nats).argmax()) + 1}.",
-                reason="its weights are damaged or its training diverged.",
-                remedy="train again with a smaller --lr or --clip, or take an earlier checkpoint.",
-            )
         done += len(nats)
         if progress is not None:
             progress(done, text.events)
@@ -99,12 +93,12 @@ def _carried(model: LanguageModel, ids: np.ndarray, chunk: int) -> Iterator[np.n
     last = model.vocabulary.eos_id
     for first in range(0, len(ids), chunk):
         window = np.concatenate(([last], ids[first : first + chunk]))[:, None]  # [T+1, 1]
-        nats, state = _run(model, window, state)
+        nats, state = run_window(model, window, state)
         last = window[-1, 0]
         yield nats[:, 0]
 
 
-def _run(model: LanguageModel, window: np.ndarray, state: State | None) -> tuple[np.ndarray, State]:
+def run_window(model: LanguageModel, window: np.ndarray, state: State | None) -> tuple[np.ndarray, State]:
     """window [T+1, B] → float64 nats [T, B] and the state after it; state None starts afresh."""
     if int(window.max()) >= len(model.vocabulary):
         raise ElmanError(
@@ -117,7 +111,14 @@ def _run(model: LanguageModel, window: np.ndarray, state: State | None) -> tuple
             state = model.start(window.shape[1])
         ids = torch.from_numpy(np.ascontiguousarray(window, dtype=np.int64)).to(device_of(state))
         nats, state = model.token_nats(ids, state)
-        return nats.to("cpu", torch.float64).numpy(), state
+    computed: np.ndarray = nats.to("cpu", torch.float64).numpy()
+    if np.isnan(computed).any():
+        raise ElmanError(
+            "the model gives NaN for some tokens.",
+            reason="its weights are damaged or its training diverged.",
+            remedy="train again with a smaller --lr or --clip, or take an earlier checkpoint.",
+        )
+    return computed, state
 
 
 def device_of(state: State) -> torch.device:
@@ -139,7 +140,7 @@ def _reset(model: LanguageModel, ids: np.ndarray, batch_size: int, window: int) 
                 yield nats
                 first += len(nats)
             continue
-        yield _side_by_side(model, block[: ends[-1]], ends, batch_size, window)
+        yield sentence_nats(model, block[: ends[-1]], ends, batch_size, window)
         first += int(ends[-1])
 
 
@@ -152,10 +153,10 @@ def _until(ids: np.ndarray, eos: int) -> np.ndarray:
     return ids
 
 
-def _side_by_side(
+def sentence_nats(
     model: LanguageModel, block: np.ndarray, ends: np.ndarray, batch_size: int, window: int
 ) -> np.ndarray:
-    """Nats [events of the block] of its sentences, `ends[s]` one past sentence s.
+    """Nats [events of the block] of its sentences, each on its own; `ends[s]` is one past sentence s.
 
     Longest first, so that those still running are the leading lanes: a lane is padded by less than
     one window, whatever the lengths beside it.
@@ -180,7 +181,7 @@ def _side_by_side(
                 ids[1 : stop - begin + 1, lane] = block[begin:stop]
                 if done:
                     ids[0, lane] = block[begin - 1]
-            part, state = _run(model, ids, state)
+            part, state = run_window(model, ids, state)
             for lane, (begin, stop) in enumerate(zip(begins, stops, strict=True)):
                 nats[begin:stop] = part[: stop - begin, lane]
     return nats
