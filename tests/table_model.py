@@ -1,0 +1,77 @@
+"""A small exact language model that keeps the contract, and a plain-Python oracle of it.
+
+Its state is one number that hashes everything read so far, so a lost, shifted, leaked or forgotten
+state changes every later probability; the table of log-probabilities is random float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from elman.language_model import State
+from elman.text.corpus import Text
+from elman.text.tokenizers import Tokenizer, get_tokenizer
+from elman.text.vocabulary import Vocabulary
+
+STATES = 211
+
+
+class TableModel:
+    """state' = (5·state + token + 1) mod 211; P(next | state') = softmax(table[state'])."""
+
+    def __init__(self, words: Sequence[str], *, tokenizer: str | Tokenizer = "words", seed: int = 3) -> None:
+        counts = [7, 40, *(max(0, 3000 // (k + 1) ** 2 - 1) for k in range(len(words)))]
+        self.vocabulary = Vocabulary(["<unk>", "</s>", *words], counts)
+        self.tokenizer = get_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+        logits = 1.5 * np.random.default_rng(seed).standard_normal((STATES, len(self.vocabulary)))
+        self.table = torch.log_softmax(torch.from_numpy(logits), dim=1)
+        self.calls: list[tuple[int, int]] = []  # (steps, streams) of every token_nats
+
+    def start(self, batch: int) -> State:
+        return (torch.full((batch, 1), 17, dtype=torch.int64),)
+
+    def advance(self, state: State, token: Tensor) -> tuple[State, Tensor]:
+        moved = (5 * state[0][:, 0] + token + 1) % STATES
+        return (moved[:, None],), self.table[moved]
+
+    def token_nats(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+        self.calls.append((ids.shape[0] - 1, ids.shape[1]))
+        nats = []
+        for step in range(len(ids) - 1):
+            state, log_probs = self.advance(state, ids[step])
+            nats.append(-log_probs.gather(1, ids[step + 1][:, None])[:, 0])
+        return torch.stack(nats), state
+
+
+def oracle(model: TableModel, ids: Iterable[int], *, carry: bool) -> list[float]:
+    """The nats of every event, one by one in Python floats, from the equation above."""
+    table = model.table.tolist()
+    state, before, nats = 17, 1, []
+    for token in map(int, ids):
+        state = (5 * state + before + 1) % STATES
+        nats.append(-table[state][token])
+        before = token
+        if token == 1 and not carry:
+            state = 17
+    return nats
+
+
+def random_text(vocabulary_size: int, lengths: Sequence[int], *, seed: int = 11) -> Text:
+    """Sentences of these many tokens (and `</s>`), every id but `</s>` drawn, `<unk>` among them."""
+    random = np.random.default_rng(seed)
+    pieces = []
+    for length in lengths:
+        ids = random.integers(1, vocabulary_size, size=length)
+        pieces.append(np.append(np.where(ids == 1, 0, ids), 1))
+    ids = np.concatenate(pieces).astype(np.int32) if pieces else np.zeros(0, dtype=np.int32)
+    words = np.array(lengths, dtype=np.int32)
+    return Text(ids=ids, words=words, bytes=(5 * words + 1).astype(np.int32))
+
+
+def close(left: float, right: float, *, relative: float = 1e-12) -> bool:
+    return math.isclose(left, right, rel_tol=relative, abs_tol=relative)
