@@ -9,12 +9,12 @@ from collections import defaultdict
 import numpy as np
 import pytest
 import torch
-from table_model import TableModel, close, oracle, random_text
 
 from elman.errors import ElmanError, OptionError, TextError
 from elman.evaluate import breakdown, by_frequency, by_position, evaluate, event_nats, protocol_of, score
 from elman.language_model import Protocol
 from elman.text.vocabulary import Vocabulary
+from table_model import TableModel, close, oracle, random_text
 
 WORDS = [f"w{k}" for k in range(40)]
 MODEL = TableModel(WORDS)

@@ -1,0 +1,166 @@
+"""Per-token, per-word and per-sentence surprisal against sums over an oracle, with exact offsets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from elman.errors import OptionError, TextError
+from elman.surprisal import SentenceSurprisal, grouped_surprisals, surprisals
+from table_model import TableModel, close, oracle
+
+WORDS = TableModel(["the", "cat", "sat", "on", "mat", "of", "añejo"])
+LINES = ["the cat sat", "", "  on  the\tzebra mat ", "cat", "añejo of the the", "sat on on of zebra"]
+LETTERS = TableModel(list("abcdehnorst␣é"), tokenizer="characters")
+PROSE = TableModel(["the", "cat", "sat", ".", ",", "N", "!", '"', "dog's"], tokenizer="prose")
+
+
+def nats_of(model: TableModel, sentences: list[SentenceSurprisal], *, carry: bool) -> list[float]:
+    ids: list[int] = []
+    for sentence in sentences:
+        ids += [model.vocabulary.id(token.token) for token in sentence.tokens]
+    return oracle(model, ids, carry=carry)
+
+
+@pytest.mark.parametrize("state", ["carry", "reset"])
+@pytest.mark.parametrize("group", [1, 2, 3, 256])
+@pytest.mark.parametrize("model", [WORDS, LETTERS, PROSE], ids=["words", "characters", "prose"])
+def test_every_token_has_the_oracles_number(model: TableModel, state: str, group: int) -> None:
+    found = list(surprisals(model, LINES, state=state, group=group))  # type: ignore[arg-type]
+    flat = [token.nats for sentence in found for token in sentence.tokens]
+    assert flat == nats_of(model, found, carry=state == "carry")
+    assert all(token.bits == token.nats / math.log(2) for sentence in found for token in sentence.tokens)
+
+
+@pytest.mark.parametrize("model", [WORDS, LETTERS, PROSE], ids=["words", "characters", "prose"])
+def test_offsets_point_at_the_original_text(model: TableModel) -> None:
+    for sentence in surprisals(model, [*LINES, 'The cat — "Sat." The dog’s 12 mats [Laughter] sat!']):
+        assert sentence.tokens[-1].token == "</s>"
+        assert sentence.tokens[-1].text == ""
+        for token in sentence.tokens[:-1]:
+            assert token.text == sentence.text[token.start : token.end] != ""
+
+
+def test_lines_and_sentences_are_numbered() -> None:
+    found = list(surprisals(WORDS, LINES))
+    assert [(each.line, each.sentence) for each in found] == [(k, k) for k in range(1, 7)]
+    prose = list(surprisals(PROSE, ["The cat sat. The cat! The dog", " ", "Cat."]))
+    assert [(each.line, each.sentence) for each in prose] == [(1, 1), (1, 2), (1, 3), (3, 4)]
+
+
+def test_unknown_tokens_are_flagged_and_sum_apart() -> None:
+    found = list(surprisals(WORDS, LINES))
+    assert [[t.text for t in each.tokens if t.unknown] for each in found] == [
+        [],
+        [],
+        ["zebra"],
+        [],
+        [],
+        ["zebra"],
+    ]
+    third = found[2]
+    zebra = third.tokens[2]
+    assert third.unknown == 1
+    assert close(third.known_nats, third.nats - zebra.nats)
+    assert close(third.nats, math.fsum(token.nats for token in third.tokens))
+
+
+def test_a_blank_line_is_an_event() -> None:
+    (blank,) = surprisals(WORDS, [""])
+    assert [(t.token, t.start, t.end) for t in blank.tokens] == [("</s>", 0, 0)]
+
+
+@pytest.mark.parametrize("line", ["the cat sat on", " the  cats\tsat ", "a", "", "   ", "térracè on"])
+def test_words_of_a_character_model_sum_its_letters(line: str) -> None:
+    """White space counts with the word it ends; in front of the first word, with that word."""
+    (sentence,) = surprisals(LETTERS, [line])
+    rows = sentence.words()
+    expected: list[list[float]] = []
+    texts = line.split()
+    for token in sentence.tokens[:-1]:
+        at_start = token.start == 0 or line[token.start - 1].isspace()
+        if not expected or (at_start and not token.text.isspace() and line[: token.start].strip()):
+            expected.append([])
+        expected[-1].append(token.nats)
+    assert [row.text for row in rows[:-1]] == (texts or ([line] if line else []))
+    assert [row.nats for row in rows[:-1]] == [math.fsum(nats) for nats in expected]
+    assert [row.tokens for row in rows[:-1]] == [len(nats) for nats in expected]
+    assert all(line[row.start : row.end] == row.text for row in rows[:-1])
+    assert close(math.fsum(row.nats for row in rows), sentence.nats)
+
+
+def test_words_of_prose_take_their_punctuation_and_notes_have_no_row() -> None:
+    (sentence,) = surprisals(PROSE, ["The cat, [Laughter] sat zebra!"])
+    rows = sentence.words()
+    assert [(row.text, row.tokens, row.unknown) for row in rows] == [
+        ("The", 1, False),
+        ("cat,", 2, False),
+        ("sat", 1, False),
+        ("zebra!", 2, True),
+        ("", 1, False),
+    ]
+    assert rows[1].token == "cat,"
+    assert close(math.fsum(row.nats for row in rows), sentence.nats)
+
+
+def test_words_of_a_word_model_are_its_tokens() -> None:
+    for sentence in surprisals(WORDS, LINES):
+        assert [(r.text, r.nats) for r in sentence.words()] == [(t.text, t.nats) for t in sentence.tokens]
+
+
+def test_a_subword_that_begins_with_a_blank_belongs_to_the_word_after_it() -> None:
+    from elman.surprisal import TokenSurprisal
+
+    tokens = (
+        TokenSurprisal("the", "the", 0, 3, 1.0, False),
+        TokenSurprisal("Ġmat", " mat", 3, 7, 2.0, False),
+        TokenSurprisal("s", "s", 7, 8, 4.0, False),
+        TokenSurprisal("</s>", "", 8, 8, 8.0, False),
+    )
+    rows = SentenceSurprisal(1, 1, "the mats", tokens).words()
+    assert [(row.text, row.nats) for row in rows] == [("the", 1.0), ("mats", 6.0), ("", 8.0)]
+
+
+def test_lines_are_scored_as_they_come() -> None:
+    """With groups of one, a sentence is out before the next line is asked for."""
+    asked: list[int] = []
+
+    def lines() -> Iterator[str]:
+        for k in range(3):
+            asked.append(k)
+            yield "the cat"
+
+    found = surprisals(WORDS, lines(), group=1)
+    next(found)
+    assert asked == [0]
+    next(found)
+    assert asked == [0, 1]
+
+
+def test_groups_given_ready_made_count_as_one_text() -> None:
+    grouped = list(grouped_surprisals(WORDS, [LINES[:2], [], LINES[2:3], LINES[3:]], state="carry"))
+    assert grouped == list(surprisals(WORDS, LINES, state="carry"))
+
+
+def test_a_state_that_is_not_carried_or_not_reset_is_caught() -> None:
+    lines = ["the cat", "sat on", "mat of the", "of", "cat cat cat"]
+    carried = [s.nats for s in surprisals(WORDS, lines, state="carry", group=2)]
+    reset = [s.nats for s in surprisals(WORDS, lines, state="reset", group=2)]
+    assert carried[0] == reset[0]
+    assert not np.isclose(carried[1:], reset[1:]).any()
+
+
+def test_bad_input_is_told() -> None:
+    with pytest.raises(OptionError, match="group of 0 lines"):
+        surprisals(WORDS, LINES, group=0)
+    with pytest.raises(OptionError, match="'keep'"):
+        list(surprisals(WORDS, LINES, state="keep"))  # type: ignore[arg-type]
+    with pytest.raises(TextError, match="</s>"):
+        list(surprisals(WORDS, ["the </s> cat"]))
+
+
+def test_no_lines_give_nothing() -> None:
+    assert list(surprisals(WORDS, [])) == []
