@@ -1,0 +1,116 @@
+"""The folder of one training run: `step-000123/` …, `latest`, `best`, `log.jsonl`.
+
+`latest` and `best` are small files that hold a step folder's name; a step folder is complete from the
+moment it has its name. Not here: what a step folder holds (checkpoint.py).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from elman.errors import FormatError
+from elman.storage import TEMPORARY, clean, remove, replace_file, unreadable
+
+LOG = "log.jsonl"
+LATEST, BEST = "latest", "best"
+_STEP = re.compile(r"step-(\d{6,12})(?:\.(\d{1,6}))?")
+
+
+def step_folder(run: Path, step: int) -> Path:
+    """A free name for the state after `step` updates.
+
+    A state saved anew at the same step (before and after validation, say) gets `.1`, `.2`: what
+    `latest` names is never touched.
+    """
+    folder = run / f"step-{step:06d}"
+    again = 0
+    while folder.exists():
+        again += 1
+        folder = run / f"step-{step:06d}.{again}"
+    return folder
+
+
+def step_folders(run: Path) -> list[Path]:
+    """All complete step folders, newest first."""
+    try:
+        found = [path for path in run.iterdir() if _STEP.fullmatch(path.name) and path.is_dir()]
+    except OSError as error:
+        raise unreadable(run, error) from error
+    return sorted(found, key=_age, reverse=True)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a training run has saved here."""
+    return (folder / LATEST).is_file() or (folder.is_dir() and bool(step_folders(folder)))
+
+
+def pointer(run: Path, name: str) -> Path | None:
+    """The step folder that `latest` or `best` names; None when it names none that is there."""
+    try:
+        text = (run / name).read_bytes()[:64].decode("ascii", errors="replace").strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise unreadable(run / name, error) from error
+    return run / text if _STEP.fullmatch(text) and (run / text).is_dir() else None
+
+
+def point(run: Path, name: str, folder: Path) -> None:
+    """Make `latest` or `best` name a step folder, in one step."""
+    replace_file(run / name, f"{folder.name}\n".encode())
+
+
+def candidates(run: Path) -> list[Path]:
+    """Step folders to resume from: `latest`, then older ones; all of them when `latest` is lost.
+
+    A folder newer than `latest` is one whose save was cut short after it was written; it is not used.
+    """
+    folders = step_folders(run)
+    latest = pointer(run, LATEST)
+    return folders if latest is None else folders[folders.index(latest) :]
+
+
+def prune(run: Path, keep: int) -> None:
+    """Remove rubbish, folders newer than `latest`, and all but the latest `keep` and the best."""
+    clean(run)
+    latest = pointer(run, LATEST)
+    if latest is None:
+        return
+    folders = step_folders(run)
+    at = folders.index(latest)
+    kept = {*folders[at : at + max(1, keep)], pointer(run, BEST)}
+    for folder in folders:
+        if folder not in kept:
+            # renamed first: a removal that is cut short must not leave half a step folder
+            rubbish = folder.with_name(f"{TEMPORARY}old-{folder.name}")
+            try:
+                folder.rename(rubbish)
+            except OSError:
+                continue
+            remove(rubbish)
+
+
+def clear(run: Path) -> None:
+    """Remove what a run has written, to begin anew; FormatError when other files stand there too."""
+    if not run.exists():
+        return
+    own = {LATEST, BEST, LOG, "config.json", "vocabulary.json", "model.safetensors"}
+    strange = [
+        path.name
+        for path in sorted(run.iterdir())
+        if path.name not in own and not _STEP.fullmatch(path.name) and not path.name.startswith(TEMPORARY)
+    ]
+    if strange:
+        raise FormatError(
+            f"{run} holds files that are not of a training run: {', '.join(strange[:3])}.",
+            remedy="choose another --save folder.",
+        )
+    for path in [run / LATEST, *run.iterdir()]:
+        remove(path)
+
+
+def _age(folder: Path) -> tuple[int, int]:
+    match = _STEP.fullmatch(folder.name)
+    assert match is not None
+    return int(match[1]), int(match[2] or 0)

@@ -1,0 +1,94 @@
+"""One update: a window's loss, its gradient, clipping, the guard against divergence.
+
+T steps, B batch. Not here: which window comes next, what is saved (train.py).
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from elman.errors import DivergenceError
+from elman.gradients.clipping import clip_by_norm, clip_by_value
+from elman.language_model import LanguageModel, State, detach
+from elman.text.windows import Window
+from elman.training.config import TrainConfig
+from elman.training.progress import Progress
+
+MOST_SKIPPED = 5
+"""Updates in a row without a finite gradient that end a run."""
+HOPELESS_STEPS, HOPELESS_NATS = 100, 2.0
+"""Windows in a row, each by so many nats a token worse than a blind guess, that end a run."""
+
+
+class Trainable(LanguageModel, Protocol):
+    """A language model whose weights learn: an nn.Module that keeps the contract."""
+
+    def parameters(self) -> list[nn.Parameter]: ...
+
+
+def window_loss(
+    model: LanguageModel, window: Window, carried: State, config: TrainConfig
+) -> tuple[Tensor, float, State]:
+    """(loss to differentiate, what makes the window's total nats of it, state for the next window).
+
+    `carried` is the state before ids[0]; () starts anew. The loss covers the last `scored` positions:
+    summed over time and averaged over the batch, or averaged over both. The state handed on is the one
+    after ids[advance-1], cut from the graph.
+    """
+    batch = window.ids.shape[1]
+    state = model.start(batch) if window.fresh or not carried else carried
+    device = state[0].device
+    ids = window.ids.to(device, non_blocking=True)
+    bf16 = config.precision == "bf16"
+    with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
+        if window.advance == window.length:
+            nats, after = model.token_nats(ids, state)
+        else:
+            # the state to carry is taken on the way; the gradient flows through it all the same
+            first, after = model.token_nats(ids[: window.advance + 1], state)
+            rest, _ = model.token_nats(ids[window.advance :], after)
+            nats = torch.cat([first, rest])
+    scored = nats[window.length - window.scored :]
+    if window.weights is not None:
+        scored = scored * window.weights[window.length - window.scored :].to(device)
+    scale = float(batch if config.loss == "sum" else window.events)
+    return scored.sum() / scale, scale, detach(after)
+
+
+def clip_gradients(parameters: list[nn.Parameter], config: TrainConfig) -> float:
+    """Clip by value, then by norm; the norm of the gradient before either."""
+    if not config.clip_value:
+        return clip_by_norm(parameters, config.clip or math.inf)
+    norm = clip_by_norm(parameters, math.inf)
+    clip_by_value(parameters, config.clip_value)
+    if config.clip:
+        clip_by_norm(parameters, config.clip)
+    return norm
+
+
+def guard(
+    progress: Progress, config: TrainConfig, nats_per_event: float, norm: float, vocabulary_size: int
+) -> None:
+    """Count bad signs in `progress`; raise DivergenceError when training has left the useful numbers."""
+    worse = nats_per_event > math.log(vocabulary_size) + HOPELESS_NATS
+    progress.hopeless = progress.hopeless + 1 if worse else 0
+    progress.skipped = 0 if math.isfinite(norm) else progress.skipped + 1
+    if not math.isfinite(nats_per_event):
+        what = "the loss is not a finite number"
+    elif progress.skipped >= MOST_SKIPPED:
+        what = f"the gradient was not finite for {MOST_SKIPPED} updates in a row"
+    elif progress.hopeless >= HOPELESS_STEPS:
+        what = f"the loss was far above a blind guess for {HOPELESS_STEPS} updates in a row"
+    else:
+        return
+    raise DivergenceError(
+        f"training diverged in epoch {progress.epoch + 1} at update {progress.step + 1}: {what}. "
+        "The last good checkpoint is kept.",
+        reason="the learning rate is too high, or the gradient explodes.",
+        remedy=f"a smaller --lr (now {config.lr:g}) or --clip (now {config.clip:g}; 0 is off), in a new --save folder.",
+    )
