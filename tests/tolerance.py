@@ -17,3 +17,19 @@ FACTOR = 8.0
 def tolerance(dtype: torch.dtype, *lengths: int) -> float:
     """Absolute and relative error allowed for a chain of sums of these lengths, values of order one."""
     return FACTOR * torch.finfo(dtype).eps * math.sqrt(math.prod(lengths))
+
+
+def error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """Largest deviation in units of the largest expected entry, or of one where all are smaller.
+
+    The unit is the array's, not the entry's: an entry that is small because large terms cancelled
+    carries the rounding of those terms. Infinite for unequal shapes or any NaN, so that no
+    comparison with a tolerance can pass by accident.
+    """
+    if actual.shape != expected.shape:
+        return math.inf
+    if not actual.numel():
+        return 0.0
+    a, e = actual.detach().double(), expected.detach().double()
+    deviation = float((a - e).abs().max()) / max(1.0, float(e.abs().max()))
+    return deviation if math.isfinite(deviation) else math.inf

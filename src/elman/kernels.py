@@ -14,6 +14,7 @@ size, L layers, K = L · directions. Rows are ordered by time, then batch: the l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -23,7 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import dropout
 
-from elman.cells import Parameters, gru, lstm, rnn
+from elman.cells import Gradients, Parameters, gru, lstm, rnn
 from elman.errors import OptionError
 
 Cell = Literal["rnn_tanh", "rnn_relu", "lstm", "gru"]
@@ -113,12 +114,16 @@ def _layer_by_layer(
     """The stack as a loop over `layer`, with dropout between the layers.
 
     On a CPU the dropout draws the same numbers from the same generator as torch's own kernel does.
+    Under autocast everything is computed in the dtype of the parameters, and so is the output.
     """
     steps = x.shape[:-1]
     if not steps.numel() and not steps[0]:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")  # as torch.nn
     sizes = [steps[1]] * steps[0] if batch_sizes is None else batch_sizes.tolist()
     x = x.reshape(-1, x.shape[-1])  # [N, D]
+    if _autocasts(x):
+        dtype = stack.weights[0].dtype
+        x, state = x.to(dtype), tuple(s.to(dtype) for s in state)
     directions, each = (2 if stack.bidirectional else 1), (4 if stack.bias else 2)
     last: list[States] = []
     for level in range(stack.num_layers):
@@ -155,51 +160,46 @@ CELLS: dict[str, _CellFunctions] = {
 }
 
 
-class _ReferenceLayer(torch.autograd.Function):
-    """The cell's own step over time, and its own step_backward in the other direction: BPTT by hand.
+def sequence_forward(
+    one: Pass, p: Parameters, x: Tensor, state: States
+) -> tuple[Tensor, States, list[tuple[Tensor, ...]]]:
+    """x [N, D], state [B, H] → output [N, H], last state [B, H], the cache of each step in the order taken.
 
     At a step with fewer rows than the batch the other rows keep their state: forward, they have ended;
     in reverse, they have not begun.
     """
+    cell, sizes = CELLS[one.cell], one.batch_sizes
+    inputs, outputs = torch.split(x, sizes), [x] * len(sizes)
+    caches = []
+    for t in _order(one):
+        new, cache = cell.step(p, inputs[t], cell.state(*(s[: sizes[t]] for s in state)))
+        outputs[t] = new[0]
+        state = _keep_the_rest(new, state)
+        caches.append(cache)
+    return torch.cat(outputs), state, caches
 
-    @staticmethod
-    def forward(ctx: Any, one: Pass, x: Tensor, states: int, *tensors: Tensor | None) -> Any:
-        cell, sizes = CELLS[one.cell], one.batch_sizes
-        p = Parameters(*tensors[states:])  # type: ignore[arg-type]  # only the biases may be None
-        state: States = tensors[:states]  # type: ignore[assignment]
-        inputs, outputs = torch.split(x, sizes), [x] * len(sizes)
-        saved: list[Tensor | None] = list(p)
-        for t in _order(one):
-            new, cache = cell.step(p, inputs[t], cell.state(*(s[: sizes[t]] for s in state)))
-            state = tuple(torch.cat([s_new, s[sizes[t] :]]) for s_new, s in zip(new, state, strict=True))
-            outputs[t] = new[0]
-            saved += cache
-        ctx.one, ctx.states = one, states
-        ctx.save_for_backward(*saved)
-        return torch.cat(outputs), *state
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, doutput: Tensor, *dlast: Tensor) -> Any:
-        one: Pass = ctx.one
-        cell, sizes = CELLS[one.cell], one.batch_sizes
-        p = Parameters(*ctx.saved_tensors[: len(Parameters._fields)])
-        caches = ctx.saved_tensors[len(p) :]
-        width = len(caches) // len(sizes)
-        doutputs, dinputs = torch.split(doutput, sizes), [doutput] * len(sizes)
-        dstate = dlast
-        dp = [None if w is None else torch.zeros_like(w) for w in p]
-        for place, t in reversed(list(enumerate(_order(one)))):
-            cache = cell.cache(*caches[place * width : (place + 1) * width])
-            dh, *dothers = (d[: sizes[t]] for d in dstate)
-            # forward: outputs[t] = h, and h goes on to the next step
-            dnew = cell.state(dh + doutputs[t], *dothers)
-            dinputs[t], dprev, gradients = cell.step_backward(p, cache, dnew)
-            dstate = tuple(torch.cat([d_new, d[sizes[t] :]]) for d_new, d in zip(dprev, dstate, strict=True))
-            for total, gradient in zip(dp, gradients, strict=True):
-                if total is not None and gradient is not None:
-                    total += gradient
-        return None, torch.cat(dinputs), None, *dstate, *dp
+def sequence_backward(
+    one: Pass, p: Parameters, caches: list[tuple[Tensor, ...]], doutput: Tensor, dlast: States
+) -> tuple[Tensor, States, Gradients]:
+    """doutput [N, H], dlast [B, H] → dx [N, D], gradient of the first state [B, H], of the parameters.
+
+    Backpropagation through time: the steps of `sequence_forward` in the other order.
+    """
+    cell, sizes = CELLS[one.cell], one.batch_sizes
+    doutputs, dinputs = torch.split(doutput, sizes), [doutput] * len(sizes)
+    dstate = dlast
+    dp = [None if w is None else torch.zeros_like(w) for w in p]
+    for t, cache in zip(reversed(_order(one)), reversed(caches), strict=True):
+        dh, *dothers = (d[: sizes[t]] for d in dstate)
+        # forward: outputs[t] = h, and h goes on to the next step
+        dnew = cell.state(dh + doutputs[t], *dothers)
+        dinputs[t], dprev, gradients = cell.step_backward(p, cell.cache(*cache), dnew)
+        dstate = _keep_the_rest(dprev, dstate)
+        for total, gradient in zip(dp, gradients, strict=True):
+            if total is not None and gradient is not None:
+                total += gradient
+    return torch.cat(dinputs), dstate, Gradients(*dp)  # type: ignore[arg-type]  # only biases may be None
 
 
 def _order(one: Pass) -> list[int]:
@@ -207,11 +207,48 @@ def _order(one: Pass) -> list[int]:
     return steps[::-1] if one.reverse else steps
 
 
+def _keep_the_rest(new: States, old: States) -> States:
+    """new [n, H] in the first n rows of old [B, H]."""
+    rows = len(new[0])
+    if rows == len(old[0]):
+        return tuple(new)
+    return tuple(torch.cat([a, b[rows:]]) for a, b in zip(new, old, strict=True))
+
+
+class _ReferenceLayer(torch.autograd.Function):
+    """The two functions above as one differentiable function; autocast, which would round, is kept out."""
+
+    @staticmethod
+    def forward(ctx: Any, one: Pass, states: int, x: Tensor, *tensors: Tensor) -> Any:
+        p = Parameters(*tensors[states:])
+        with _no_autocast(x):
+            output, last, caches = sequence_forward(one, p, x, tensors[:states])
+        ctx.one, ctx.width = one, len(caches[0])
+        ctx.save_for_backward(*p, *(tensor for cache in caches for tensor in cache))
+        return output, *last
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, doutput: Tensor, *dlast: Tensor) -> Any:
+        p, saved = Parameters(*ctx.saved_tensors[:4]), ctx.saved_tensors[4:]
+        caches = [saved[k : k + ctx.width] for k in range(0, len(saved), ctx.width)]
+        with _no_autocast(doutput):
+            dx, dstate, dp = sequence_backward(ctx.one, p, caches, doutput, dlast)
+        return None, None, dx, *dstate, *dp
+
+
+def _autocasts(x: Tensor) -> bool:
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
+def _no_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    return torch.autocast(x.device.type, enabled=False) if _autocasts(x) else nullcontext()
+
+
 def reference_layer(one: Pass, p: Parameters, x: Tensor, state: States) -> tuple[Tensor, States]:
     """A `Layer`: the cells of `elman.cells` as they stand. Its backward cannot be differentiated again."""
-    output, *last = _ReferenceLayer.apply(  # type: ignore[no-untyped-call]
-        one, x, len(state), *state, *p
-    )
+    output, *last = _ReferenceLayer.apply(one, len(state), x, *state, *p)  # type: ignore[no-untyped-call]
     return output, tuple(last)
 
 
