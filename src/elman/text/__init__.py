@@ -1,2 +1,5 @@
-"""Text → ids → windows. Reading order: reading, vocabulary, prose, bpe, tokenizers, builtin, encoding, cache,
-corpus, windows."""
+"""Text → ids → windows.
+
+Reading order: reading, vocabulary, prose, bpe, tokenizers, builtin, sources, encoding, cache, building,
+corpus, windows.
+"""

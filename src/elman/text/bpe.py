@@ -7,6 +7,7 @@ Not a tokenizer by itself (tokenizers.BPE is).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -31,8 +32,6 @@ def train_bpe(lines: Iterable[str], size: int) -> dict[str, Any]:
             initial_alphabet=sorted(library.pre_tokenizers.ByteLevel.alphabet()),
         )
         engine.train_from_iterator(lines, trainer=trainer)
-        import json
-
         model = json.loads(engine.to_str())["model"]
         merges = [pair if isinstance(pair, list) else pair.split(" ") for pair in model["merges"]]
         return {"vocab": model["vocab"], "merges": merges}
@@ -44,6 +43,8 @@ def load_bpe(model: object) -> Any:
     """The library's engine for a stored model. Raises FormatError before and instead of a panic."""
     vocab, merges = _validated(model)
     library = _library()
+    if not vocab.keys() >= set(library.pre_tokenizers.ByteLevel.alphabet()):
+        raise FormatError("BPE: the vocabulary lacks some of the 256 bytes.")
     pairs = [(left, right) for left, right in merges]
     return guarded(
         lambda: _empty_engine(library, library.models.BPE(vocab=vocab, merges=pairs)), "BPE: bad model"

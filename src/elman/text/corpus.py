@@ -1,18 +1,32 @@
-"""A text as ids with its words and bytes counted; three splits as one corpus.
+"""A text as ids with its words and bytes counted; three splits as one corpus, memory-mapped.
 
+Not the place where corpora are built (building.py) or kept (cache.py).
 S sentences, N events (tokens and one `</s>` for each sentence).
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from elman.text.tokenizers import Tokenizer
+from elman.errors import ElmanError, FormatError, TextError
+from elman.text import cache as store
+from elman.text.building import Report, TextSettings, build, key_of
+from elman.text.encoding import Encoder, encode_all
+from elman.text.reading import Source, name_of, open_blocks
+from elman.text.sources import SPLITS, CorpusSource, find_corpus
+from elman.text.tokenizers import Tokenizer, tokenizer_from_json
 from elman.text.vocabulary import Vocabulary
+
+__all__ = ["Corpus", "Report", "Text", "TextSettings", "encode_string", "encode_text", "load_corpus"]
 
 _CHUNK = 1 << 22
 
@@ -93,3 +107,163 @@ class Corpus:
     origin: str
     digest: str
     notes: tuple[str, ...] = ()
+
+
+def load_corpus(
+    source: str | Path,
+    settings: TextSettings | None = None,
+    *,
+    cache: Path | None = None,
+    progress: Report | None = None,
+) -> Corpus:
+    """A corpus ready for training and evaluation, from the cache when it was built before.
+
+    source    a built-in name, a folder with train.txt, valid.txt and test.txt, one text file (split into
+              90/5/5 % contiguous blocks of sentences), or "-" for standard input
+    cache     folder for encoded corpora; None: ELMAN_CACHE or the user's cache folder
+    progress  called with (what, bytes done, bytes in all)
+    Raises TextError for what is no text or too little, ElmanError when something is not installed or
+    no place can be written.
+    """
+    found = find_corpus(source)
+    resolved = (settings or TextSettings()).resolved(found)
+    report: Report = progress or (lambda what, done, total: None)
+    root = store.cache_folder(cache)
+    folder = root / key_of(found, resolved)
+    notes = list(found.notes)
+    if found.content:
+        try:
+            if cached := store.read_cache(folder):
+                return _corpus(found, *cached, notes)
+        except (store.DamagedCache, FormatError):
+            notes.append(f"the cached corpus in {folder} was damaged and has been built again.")
+        try:
+            return _corpus(found, *_build_in(root, folder, found, resolved, report), notes)
+        except OSError as error:
+            notes = list(found.notes)
+            notes.append(f"the cache {root} cannot be written ({error.strerror}); this corpus is not kept.")
+    try:
+        return _corpus(found, *_build_aside(found, resolved, report), notes)
+    except OSError as error:
+        raise ElmanError(
+            f"no place to keep the encoded text: {error}.",
+            reason="the disk is full, or may not be written; ids need about the size of the text.",
+            remedy="free some space, or set ELMAN_CACHE and TMPDIR to folders on another disk.",
+        ) from None
+
+
+Built = tuple[dict[str, Any], dict[str, NDArray[np.int32]]]
+
+
+def _build_in(
+    root: Path, folder: Path, source: CorpusSource, resolved: dict[str, Any], report: Report
+) -> Built:
+    building = store.building_folder(root)
+    try:
+        build(source, resolved, building, report)
+        built = store.read_cache(store.publish(building, folder))
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    if built is None:
+        raise OSError(None, "the folder vanished")
+    return built
+
+
+def _build_aside(source: CorpusSource, resolved: dict[str, Any], report: Report) -> Built:
+    """Build in a temporary folder that is gone when the program ends."""
+    building = Path(tempfile.mkdtemp(prefix="elman-"))
+    try:
+        build(source, resolved, building, report)
+        built = store.read_cache(building)
+    finally:
+        store.forget(building)
+    if built is None:
+        raise OSError(None, "the folder vanished")
+    return built
+
+
+def _corpus(
+    source: CorpusSource, description: dict[str, Any], arrays: dict[str, NDArray[np.int32]], notes: list[str]
+) -> Corpus:
+    try:
+        marks, events = description["sentences"], description["events"]
+        vocabulary = Vocabulary.from_json(description["vocabulary"])
+        tokenizer = tokenizer_from_json(description["tokenizer"])
+        train, valid, test = (_slice(arrays, marks[at : at + 2], events[at : at + 2]) for at in range(3))
+        digest = str(description["digest"])
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise FormatError(f"cached corpus: {error!r}") from None
+    origin = source.origin
+    if len(source.parts) == 1:
+        counts = "/".join(f"{marks[at + 1] - marks[at]:,}" for at in range(3))
+        origin += f", split into contiguous blocks of {counts} sentences for {'/'.join(SPLITS)}"
+    return Corpus(source.name, train, valid, test, vocabulary, tokenizer, origin, digest, tuple(notes))
+
+
+def _slice(arrays: dict[str, NDArray[np.int32]], sentences: list[int], events: list[int]) -> Text:
+    """One split. By recorded places: looking for them would read all of a large file."""
+    (first, last), (start, stop) = sentences, events
+    whole = arrays["whole"][start : stop + 1]
+    return Text(whole[1:], arrays["words"][first:last], arrays["bytes"][first:last], whole)
+
+
+_IN_MEMORY = 1 << 26
+"""Bytes of ids from which a user's own text stays on disk."""
+
+
+def encode_text(
+    source: Path | str, tokenizer: Tokenizer, vocabulary: Vocabulary, *, progress: Report | None = None
+) -> Text:
+    """A file (or "-") as a model sees it; streams, and is memory-mapped when large. Raises TextError."""
+    path: Source = "-" if source == "-" else Path(source)
+    name = name_of(path)
+    size = path.stat().st_size if isinstance(path, Path) and path.is_file() else 0
+    try:
+        with tempfile.TemporaryFile() as sink:
+            sink.write(np.array([Vocabulary.eos_id], dtype="<i4").tobytes())
+            encoder = Encoder(tokenizer, vocabulary, sink)
+            encoder.begin(name)
+            encode_all(
+                encoder, open_blocks(path, lambda done: progress(name, done, size) if progress else None)
+            )
+            sink.flush()
+            sink.seek(0)
+            whole: NDArray[np.int32] = (
+                np.frombuffer(sink.read(), dtype="<i4")
+                if encoder.events * 4 < _IN_MEMORY
+                else np.memmap(sink, dtype="<i4", mode="r")
+            )
+    except OSError as error:
+        raise ElmanError(
+            f"{name}: no room for its ids in {tempfile.gettempdir()}: {error.strerror}.",
+            remedy="free some space, or set TMPDIR to a folder on another disk.",
+        ) from None
+    text = _encoded(encoder, whole)
+    if not text.words.any():
+        raise TextError(
+            f"{name}: there is no word in it.",
+            reason="it is empty, or all its lines are blank.",
+            remedy="give a text with one sentence a line.",
+        )
+    return text
+
+
+def encode_string(text: str, tokenizer: Tokenizer, vocabulary: Vocabulary) -> Text:
+    """A text given as a string, lines separated by LF. The empty string has no sentence. Raises TextError."""
+    try:
+        raw = text.encode()
+    except UnicodeEncodeError as error:
+        raise TextError(f"character {error.start} is half a surrogate pair, which is no text.") from None
+    sink = BytesIO()
+    sink.write(np.array([Vocabulary.eos_id], dtype="<i4").tobytes())
+    encoder = Encoder(tokenizer, vocabulary, sink)
+    if raw:
+        raw = raw.replace(b"\r\n", b"\n")
+        encoder.add(raw if raw.endswith(b"\n") else raw + b"\n")
+    return _encoded(encoder, np.frombuffer(sink.getvalue(), dtype="<i4"))
+
+
+def _encoded(encoder: Encoder, whole: NDArray[np.int32]) -> Text:
+    words, sizes = (np.array(values, dtype=np.int32) for values in (encoder.words, encoder.bytes))
+    return Text(whole[1:], words, sizes, whole)

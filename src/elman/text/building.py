@@ -1,0 +1,214 @@
+"""Building a corpus: one streaming pass over the text, into a folder of ids.
+
+Tokens get provisional numbers as they come; those of the training part are counted, the vocabulary
+is made of them, and the file is renumbered in place. So a word seen only in valid or test never enters
+the vocabulary, and a gigabyte of text needs no gigabyte of memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from elman.errors import TextError
+from elman.text.cache import FORMAT, write_description
+from elman.text.encoding import Encoder, encode_all
+from elman.text.reading import Progress
+from elman.text.sources import SPLITS, Blocks, CorpusSource
+from elman.text.tokenizers import BPE, Tokenizer, get_tokenizer
+from elman.text.vocabulary import MAX_TOKENS, Vocabulary
+
+_CHUNK = 1 << 22
+_HELD_OUT = 0.05
+
+Report = Callable[[str, int, int], None]
+"""progress(what, done, total): bytes of the source read; total 0 where unknown."""
+
+
+class TextSettings(BaseModel):
+    """How a text becomes tokens. None stands for the default of the source."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tokenizer: Literal["words", "prose", "characters", "bytes", "bpe"] | None = Field(
+        default=None,
+        description="What a token is; words between blanks for files, prose for sotu, characters for kjv.",
+    )
+    vocabulary_size: int | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_TOKENS,
+        description="Most frequent tokens kept, <unk> and </s> included; 0: all.",
+    )
+    min_count: int = Field(
+        default=1, ge=1, description="Tokens seen less often in the training part become <unk>."
+    )
+    numbers: bool = Field(default=True, description="Prose: every number becomes the token N.")
+    bpe_size: int = Field(
+        default=8000, ge=256, le=100_000, description="BPE: subwords learned, 256 bytes included."
+    )
+
+    def resolved(self, source: CorpusSource) -> dict[str, Any]:
+        """The settings with the source's defaults, and only those that matter."""
+        name = self.tokenizer or source.tokenizer
+        size = source.vocabulary_size if self.vocabulary_size is None else self.vocabulary_size
+        found: dict[str, Any] = {
+            "tokenizer": name,
+            "vocabulary_size": size or None,
+            "min_count": self.min_count,
+        }
+        if name == "prose":
+            found |= {"numbers": self.numbers, "unicode": unicodedata.unidata_version}
+        if name == "bpe":
+            found |= {"bpe_size": self.bpe_size}
+        return found
+
+
+def key_of(source: CorpusSource, resolved: dict[str, Any]) -> str:
+    """The cache key: content, settings and format, 32 hexadecimal digits."""
+    parts = [FORMAT, source.content, len(source.parts), resolved]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def build(source: CorpusSource, resolved: dict[str, Any], folder: Path, report: Report) -> None:
+    """Write the corpus into an empty folder. Raises TextError; OSError when the folder cannot be written."""
+    tokenizer = _tokenizer(source, resolved, report)
+    marks = [0]
+    with (folder / "whole.i32").open("wb") as sink:
+        sink.write(np.array([Vocabulary.eos_id], dtype="<i4").tobytes())
+        encoder = Encoder(tokenizer, None, sink)
+        for name, part, size in zip(source.names, source.parts, source.sizes, strict=True):
+            encoder.begin(name)
+            encode_all(encoder, part(_reporter(report, f"reading {Path(name).name}", size)))
+            _require_words(encoder, marks[-1], len(encoder.words), name)
+            marks.append(len(encoder.words))
+    if len(marks) == 2:
+        marks = _cut(marks[1], source.names[0])
+        for at, split in enumerate(SPLITS):
+            _require_words(encoder, marks[at], marks[at + 1], f"{source.names[0]}, its {split} part")
+    ids = folder / "whole.i32"
+    events = [0, *(_events_of(ids, mark) for mark in marks[1:])]
+    vocabulary = _vocabulary(encoder.tokens(), ids, events[1], resolved)
+    digest = _renumber(ids, vocabulary.ids(encoder.tokens()), f"{vocabulary.digest} {marks}")
+    description = {
+        "sentences": marks,
+        "events": events,
+        "digest": digest,
+        "tokenizer": tokenizer.as_json(),
+        "vocabulary": vocabulary.as_json(),
+    }
+    write_description(folder, description, encoder.words, encoder.bytes)
+
+
+def _tokenizer(source: CorpusSource, resolved: dict[str, Any], report: Report) -> Tokenizer:
+    name = resolved["tokenizer"]
+    if name == "prose":
+        return get_tokenizer(name, numbers=resolved["numbers"])
+    if name != "bpe":
+        return get_tokenizer(name)
+    if source.content == "":
+        raise TextError(
+            "subwords are learned in a pass of their own, but standard input can be read only once.",
+            remedy="write the text to a file first.",
+        )
+    part, size = source.parts[0], source.sizes[0]
+    stop: int | None = None
+    if len(source.parts) == 1:
+        lines = sum(block.count(b"\n") for block in part(_reporter(report, "counting lines", size)))
+        stop = _cut(lines, source.names[0])[1]
+    return BPE.train(
+        islice(_lines(part, _reporter(report, "learning subwords", size)), stop), resolved["bpe_size"]
+    )
+
+
+def _lines(part: Blocks, progress: Progress) -> Iterator[str]:
+    for block in part(progress):
+        yield from block.decode()[:-1].split("\n")
+
+
+def _reporter(report: Report, what: str, size: int) -> Progress:
+    return lambda done: report(what, done, size)
+
+
+def _require_words(encoder: Encoder, first: int, last: int, name: str) -> None:
+    if not np.frombuffer(encoder.words, dtype=np.int32)[first:last].any():
+        raise TextError(
+            f"{name}: there is no word in it.",
+            reason="it is empty"
+            if first == last
+            else "its lines are blank, or hold nothing the tokenizer keeps.",
+            remedy="give a text with one sentence a line.",
+        )
+
+
+def _cut(sentences: int, name: str) -> list[int]:
+    """Where the parts of one text begin and end: 90 % train, 5 % valid, 5 % test, contiguous blocks."""
+    if sentences < 3:
+        raise TextError(
+            f"{name} has {sentences} sentence{'s' * (sentences != 1)}: too few for train, valid and test.",
+            reason="one sentence a line is expected.",
+            remedy="give a longer text, or a folder with train.txt, valid.txt and test.txt.",
+        )
+    held_out = max(1, round(_HELD_OUT * sentences))
+    return [0, sentences - 2 * held_out, sentences - held_out, sentences]
+
+
+def _chunks(ids: Path) -> Iterator[NDArray[np.int32]]:
+    """The ids after the leading `</s>`. Read, not mapped: mapped pages would count as memory of ours."""
+    with ids.open("rb") as file:
+        file.seek(4)
+        while (chunk := np.fromfile(file, dtype="<i4", count=_CHUNK)).size:
+            yield chunk
+
+
+def _events_of(ids: Path, sentences: int) -> int:
+    """Events of the first `sentences` sentences."""
+    seen = at = 0
+    for chunk in _chunks(ids):
+        ends = np.flatnonzero(chunk == Vocabulary.eos_id)
+        if seen + len(ends) >= sentences:
+            return at + int(ends[sentences - seen - 1]) + 1
+        seen += len(ends)
+        at += len(chunk)
+    return at
+
+
+def _vocabulary(tokens: list[str], ids: Path, train_events: int, resolved: dict[str, Any]) -> Vocabulary:
+    counts = np.zeros(len(tokens), dtype=np.int64)
+    left = train_events
+    for chunk in _chunks(ids):
+        counts += np.bincount(chunk[:left], minlength=len(tokens))
+        left -= len(chunk)
+        if left <= 0:
+            break
+    return Vocabulary.build(
+        dict(zip(tokens, counts.tolist(), strict=True)),
+        sentences=int(counts[Vocabulary.eos_id]),
+        size=resolved["vocabulary_size"],
+        min_count=resolved["min_count"],
+    )
+
+
+def _renumber(ids: Path, table: NDArray[np.int32], header: str) -> str:
+    """Provisional numbers → ids, in place; returns the digest of header (vocabulary, split) and ids."""
+    digest = hashlib.sha256(header.encode())
+    with ids.open("r+b") as file:
+        file.seek(4)
+        while True:
+            place = file.tell()
+            chunk = np.frombuffer(file.read(4 * _CHUNK), dtype="<i4")
+            if not chunk.size:
+                return digest.hexdigest()[:12]
+            final = table[chunk].astype("<i4").tobytes()
+            file.seek(place)
+            file.write(final)
+            digest.update(final)
