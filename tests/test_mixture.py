@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -25,12 +27,10 @@ V = 17
 
 def models() -> list:
     """Unlike states: (h, c), one window, (h,), and a table's number."""
-    words = vocabulary(V)
-    lstm = RecurrentModel(words, WORDS, RecurrentConfig(embedding_size=3, hidden_size=5, num_layers=2))
-    feedforward = FeedforwardModel(words, WORDS, FeedforwardConfig(window=4, embedding_size=3, hidden_size=5))
-    gru = RecurrentModel(
-        words, WORDS, RecurrentConfig(cell="gru", embedding_size=3, hidden_size=4, num_layers=1)
-    )
+    words, sizes = vocabulary(V), {"embedding_size": 3, "hidden_size": 5}
+    lstm = RecurrentModel(words, WORDS, RecurrentConfig(num_layers=2, **sizes))
+    feedforward = FeedforwardModel(words, WORDS, FeedforwardConfig(window=4, **sizes))
+    gru = RecurrentModel(words, WORDS, RecurrentConfig(cell="gru", num_layers=1, **sizes))
     return [drawn(lstm), drawn(feedforward), drawn(gru), TableModel(words.tokens[2:])]
 
 
@@ -47,7 +47,7 @@ def mixed_mean(nats: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def test_contract() -> None:
-    mixture = Mixture(models(), [0.4, 0.3, 0.2, 0.1])
+    mixture = Mixture(models()[:3], [0.5, 0.3, 0.2])
     assert_contract(mixture)
     nested = Mixture([mixture, models()[0]], [0.75, 0.25])
     assert_contract(nested)
@@ -73,9 +73,7 @@ def test_probabilities_are_the_weighted_sum() -> None:
 
 
 def test_models_are_put_in_evaluation_mode() -> None:
-    model = RecurrentModel(
-        vocabulary(V), WORDS, RecurrentConfig(embedding_size=3, hidden_size=5, dropout=0.5)
-    )
+    model = RecurrentModel(vocabulary(V), WORDS, RecurrentConfig(hidden_size=5, dropout=0.5))
     assert model.training
     mixture = Mixture([model, models()[1]], [1, 1])
     assert not model.training
@@ -116,7 +114,7 @@ def test_em_never_rises_and_ends_at_the_optimum(count, events, seed, spread) -> 
     steps = list(em_steps(nats))
     means = [mean for _, mean in steps]
     rounding = tolerance(torch.float64, events) * max(1.0, means[0])
-    assert all(later <= earlier + rounding for earlier, later in zip(means, means[1:], strict=False))
+    assert all(later <= earlier + rounding for earlier, later in pairwise(means))
     weights = steps[-1][0]
     assert weights.min() >= 0
     assert abs(weights.sum() - 1) <= tolerance(torch.float64, count)
@@ -132,9 +130,7 @@ def test_em_with_impossible_events() -> None:
     nats[0] = np.where(np.isfinite(nats[0]), 0.01, np.inf)
     weights = fit_weights(nats)
     assert 0.9 < weights[0] < 1
-    with_hole = np.insert(
-        nats, 7, np.inf, axis=1
-    )  # all find it impossible: it says nothing about the weights
+    with_hole = np.insert(nats, 7, np.inf, axis=1)  # impossible for all: says nothing
     np.testing.assert_allclose(fit_weights(with_hole), weights, rtol=1e-12)
     always = np.vstack([nats, np.full(200, np.inf)])
     assert fit_weights(always)[3] == 0
@@ -214,7 +210,7 @@ def test_weights_come_back_bit_for_bit(weights) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [{}, {"weights": [1, 1], "more": 1}, {"weights": ["1", 1]}, {"weights": [1]}, {"weights": [10**400, 1]}],
+    [{}, {"weights": [1, 1], "more": 1}, {"weights": ["1", 1]}, {"weights": [1]}, {"weights": [9**999, 1]}],
 )
 def test_damaged_mixtures_are_refused(config) -> None:
     parts = [TableModel(["a"]), TableModel(["a"], seed=2)]
@@ -226,10 +222,6 @@ def test_damaged_mixtures_are_refused(config) -> None:
 
 def test_describe() -> None:
     described = Mixture(models(), [1, 1, 1, 1]).describe()
-    assert [part["kind"] for part in described["models"]] == [
-        "recurrent",
-        "feedforward",
-        "recurrent",
-        "TableModel",
-    ]
+    kinds = [part["kind"] for part in described["models"]]
+    assert kinds == ["recurrent", "feedforward", "recurrent", "TableModel"]
     assert described["models"][1]["weight"] == 0.25
