@@ -21,7 +21,6 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import dropout
 
 from elman.cells import Gradients, Parameters, gru, lstm, rnn
@@ -60,6 +59,8 @@ class Pass(NamedTuple):
 
 Layer = Callable[[Pass, Parameters, Tensor, States], tuple[Tensor, States]]
 """(pass, parameters, x [N, D], state (h, …) [B, H]) → (output [N, H], last state [B, H]); differentiable."""
+Backend = Callable[[Stack, Tensor, States, Tensor | None], tuple[Tensor, States]]
+"""(stack, x, state, batch_sizes) → (output, last state), as `run` has them."""
 
 
 def choose(backend: str, *, proj_size: int = 0) -> str:
@@ -108,14 +109,18 @@ def _torch(stack: Stack, x: Tensor, state: States, batch_sizes: Tensor | None) -
     return output, tuple(last)
 
 
-def _layer_by_layer(
-    layer: Layer, stack: Stack, x: Tensor, state: States, batch_sizes: Tensor | None
-) -> tuple[Tensor, States]:
-    """The stack as a loop over `layer`, with dropout between the layers.
+def layer_by_layer(layer: Layer) -> Backend:
+    """A backend out of a `Layer`: the stack as a loop over it, with dropout between the layers.
 
     On a CPU the dropout draws the same numbers from the same generator as torch's own kernel does.
     Under autocast everything is computed in the dtype of the parameters, and so is the output.
     """
+    return partial(_run_layers, layer)
+
+
+def _run_layers(
+    layer: Layer, stack: Stack, x: Tensor, state: States, batch_sizes: Tensor | None
+) -> tuple[Tensor, States]:
     steps = x.shape[:-1]
     if not steps.numel() and not steps[0]:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")  # as torch.nn
@@ -228,8 +233,13 @@ class _ReferenceLayer(torch.autograd.Function):
         return output, *last
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, doutput: Tensor, *dlast: Tensor) -> Any:
+        if torch.is_grad_enabled():  # create_graph=True; what follows would count as a constant
+            raise OptionError(
+                "backend 'reference' has no second derivative.",
+                reason="create_graph=True asks for a gradient of the gradient; the backward step is by hand.",
+                remedy="use backend='torch', on a CPU.",
+            )
         p, saved = Parameters(*ctx.saved_tensors[:4]), ctx.saved_tensors[4:]
         caches = [saved[k : k + ctx.width] for k in range(0, len(saved), ctx.width)]
         with _no_autocast(doutput):
@@ -247,10 +257,9 @@ def _no_autocast(x: Tensor) -> AbstractContextManager[Any]:
 
 
 def reference_layer(one: Pass, p: Parameters, x: Tensor, state: States) -> tuple[Tensor, States]:
-    """A `Layer`: the cells of `elman.cells` as they stand. Its backward cannot be differentiated again."""
+    """A `Layer`: the cells of `elman.cells` as they stand. It has a first derivative only."""
     output, *last = _ReferenceLayer.apply(one, len(state), x, *state, *p)  # type: ignore[no-untyped-call]
     return output, tuple(last)
 
 
-Backend = Callable[[Stack, Tensor, States, Tensor | None], tuple[Tensor, States]]
-BACKENDS: dict[str, Backend] = {"torch": _torch, "reference": partial(_layer_by_layer, reference_layer)}
+BACKENDS: dict[str, Backend] = {"torch": _torch, "reference": layer_by_layer(reference_layer)}
