@@ -11,20 +11,20 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
-from elman.errors import TextError
+from elman.errors import OptionError, TextError
 from elman.text.cache import FORMAT, write_description
 from elman.text.encoding import Encoder, encode_all
 from elman.text.reading import Progress
 from elman.text.sources import SPLITS, Blocks, CorpusSource
-from elman.text.tokenizers import BPE, Tokenizer, get_tokenizer
+from elman.text.tokenizers import BPE, TOKENIZERS, Tokenizer, get_tokenizer
 from elman.text.vocabulary import MAX_TOKENS, Vocabulary
 
 _CHUNK = 1 << 22
@@ -34,28 +34,36 @@ Report = Callable[[str, int, int], None]
 """progress(what, done, total): bytes of the source read; total 0 where unknown."""
 
 
-class TextSettings(BaseModel):
-    """How a text becomes tokens. None stands for the default of the source."""
+@dataclass(frozen=True)
+class TextSettings:
+    """How a text becomes tokens. None stands for the default of the source. Raises OptionError."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    tokenizer: Literal["words", "prose", "characters", "bytes", "bpe"] | None = None
+    """What a token is. By default words between blanks for files, prose or characters for built-ins."""
+    vocabulary_size: int | None = None
+    """Most frequent tokens kept, the unknown symbol and sentence end included; 0: all. By default 10000 for
+    built-in prose, all for the rest."""
+    min_count: int = 1
+    """Tokens that the training part holds less often become the unknown symbol."""
+    numbers: bool = True
+    """Prose: every number becomes the token N."""
+    bpe_size: int = 8000
+    """BPE: subwords learned at most, the 256 bytes included."""
 
-    tokenizer: Literal["words", "prose", "characters", "bytes", "bpe"] | None = Field(
-        default=None,
-        description="What a token is; words between blanks for files, prose for sotu, characters for kjv.",
-    )
-    vocabulary_size: int | None = Field(
-        default=None,
-        ge=0,
-        le=MAX_TOKENS,
-        description="Most frequent tokens kept, <unk> and </s> included; 0: all.",
-    )
-    min_count: int = Field(
-        default=1, ge=1, description="Tokens seen less often in the training part become <unk>."
-    )
-    numbers: bool = Field(default=True, description="Prose: every number becomes the token N.")
-    bpe_size: int = Field(
-        default=8000, ge=256, le=100_000, description="BPE: subwords learned, 256 bytes included."
-    )
+    def __post_init__(self) -> None:
+        if self.tokenizer is not None and self.tokenizer not in TOKENIZERS:
+            get_tokenizer(self.tokenizer)
+        limits = (
+            ("vocabulary_size", self.vocabulary_size or 3, 3, MAX_TOKENS, ", or 0 for all tokens"),
+            ("min_count", self.min_count, 1, 10**9, ""),
+            ("bpe_size", self.bpe_size, 256, 100_000, ""),
+        )
+        for name, value, low, high, also in limits:
+            if not low <= value <= high:
+                raise OptionError(
+                    f"{name} is {value}.",
+                    remedy=f"give --{name.replace('_', '-')} from {low} to {high:,}{also}.",
+                )
 
     def resolved(self, source: CorpusSource) -> dict[str, Any]:
         """The settings with the source's defaults, and only those that matter."""
