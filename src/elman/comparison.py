@@ -200,17 +200,17 @@ def verdict(difference: Difference, comparison: Comparison) -> str:
 
 
 def verdicts(comparison: Comparison) -> list[str]:
-    """The lines under the table: against the baseline, then the rest of the ladder."""
-    lines = [verdict(difference, comparison) for difference in comparison.against_baseline]
+    """The lines under the table: what learns against the baseline, then who is below whom."""
+    counted = {entry.name for entry in comparison.entries if entry.kind == "ngram"}
+    lines = [verdict(d, comparison) for d in comparison.against_baseline if d.name not in counted]
     lines += [
         verdict(difference, comparison)[:-1] + ", with its state reset at every sentence."
         for difference in comparison.reset_against_baseline
+        if comparison.entry(difference.name).kind == "recurrent"
     ]
-    told = {(difference.name, difference.other) for difference in comparison.against_baseline}
+    told = {(d.name, d.other) for d in comparison.against_baseline}
     told |= {(other, name) for name, other in told}
-    rest = (
-        difference for difference in comparison.neighbours if (difference.name, difference.other) not in told
-    )
+    rest = (d for d in comparison.neighbours if (d.name, d.other) not in told and d.name not in counted)
     return [*lines, *(verdict(difference, comparison) for difference in rest)]
 
 

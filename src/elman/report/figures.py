@@ -7,6 +7,7 @@ Not here: the page (sections.py), the numbers (comparison.py).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -64,7 +65,10 @@ def learning_curves(comparison: Comparison, against: str) -> Figure | None:
         traces.append(trace)
     traces += [_line(entry, place(entry), [point.valid for point in entry.curve], True) for entry in curved]
     title = "epochs" if against == "epoch" else "seconds of training"
-    return _figure(traces, x={"title": {"text": title}, "rangemode": "tozero"}, y="validation perplexity")
+    x: Figure = {"title": {"text": title}}
+    if against == "epoch" and right <= 12:
+        x["dtick"] = 1
+    return _figure(traces, x=x, y="validation perplexity")
 
 
 def by_bucket(comparison: Comparison, what: str) -> Figure | None:
@@ -122,6 +126,23 @@ def _figure(traces: list[Figure], *, x: Figure, y: str) -> Figure:
             "hoverlabel": {"bgcolor": "var(--card)", "font": {"color": "var(--ink)"}},
             "legend": {"orientation": "h", "y": -0.22, "x": 0, "yanchor": "top"},
             "xaxis": {**axis, **x},
-            "yaxis": {**axis, "type": "log", "title": {"text": y}, "dtick": "D2", "exponentformat": "none"},
+            "yaxis": {**axis, "type": "log", "title": {"text": y}, **_ticks(traces)},
         },
     }
+
+
+def _ticks(traces: list[Figure]) -> Figure:
+    """Ticks of a logarithmic axis as plain numbers, dense enough for a narrow range."""
+    values = [value for trace in traces if trace["visible"] is True for value in trace["y"] if value]  # type: ignore[attr-defined]
+    low, high = (min(values), max(values)) if values else (1.0, 10.0)
+    for steps in ((1, 10), (1, 3, 10), (1, 2, 5, 10), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9, 10)):
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        ticks = sorted({step * 10.0**power for power in powers for step in steps})
+        if sum(low <= tick <= high for tick in ticks) >= 4:
+            break
+    else:
+        width = 10.0 ** math.floor(math.log10(max(high - low, 1e-6) / 4))
+        width *= next(step for step in (1, 2, 5, 10) if (high - low) / (step * width) <= 6)
+        ticks = [width * i for i in range(int(low / width), int(high / width) + 2)]
+    ticks = [tick for tick in ticks if low / 1.5 <= tick <= high * 1.5]
+    return {"tickvals": ticks, "ticktext": [f"{tick:,.6g}" for tick in ticks]}

@@ -26,27 +26,27 @@ def ladder(comparison: Comparison) -> str:
     changes = {difference.name: difference for difference in comparison.against_baseline}
     base = comparison.entry(comparison.baseline).label if comparison.baseline else ""
     resets = any(entry.reset for entry in entries)
-    heads = [FIGURES[per], "95 % interval", f"{FIGURES[per]}, drawn"]
+    heads = [FIGURES[per], "drawn"]
     heads += [f"against {base}"] if base else []
-    heads += ["reset at each sentence"] if resets else []
+    heads += ["reset"] if resets else []
     heads += ["parameters", "training"]
     rows = []
     for entry in entries:
         cells = [
-            f"<td>{number(entry.row.figure, per)}</td>",
-            f'<td class="small">{_bounds(entry.row)}</td>',
+            f"<td>{number(entry.row.figure, per)}<br>{_bounds(entry.row)}</td>",
             f'<td class="bars">{_bar(entry, most)}</td>',
         ]
         if base:
             cells.append(f"<td>{_against(changes.get(entry.name))}</td>")
         if resets:
-            cells.append(f"<td>{number(entry.reset.figure, per) if entry.reset else '–'}</td>")
+            reset = f"{number(entry.reset.figure, per)}<br>{_bounds(entry.reset)}" if entry.reset else "–"
+            cells.append(f"<td>{reset}</td>")
         cells.append(f"<td>{count(entry.parameters)}</td><td>{duration(entry.seconds)}</td>")
         tag = '<span class="tag">best</span>' if entry is comparison.best else ""
         kind = ' class="best"' if entry is comparison.best else ""
         swatch = f'<span class="swatch" style="background:{colour(entry)}"></span>'
         rows.append(f'<tr{kind}><th scope="row">{swatch}{escape(entry.label)}{tag}</th>{"".join(cells)}</tr>')
-    caption = "Smaller is better. Text scored: " + escape(
+    caption = "Smaller is better; brackets and whiskers are 95 % intervals. Text scored: " + escape(
         f"{comparison.subject.name}, {comparison.subject.events:,} events."
     )
     return table(["model", *heads], rows, caption=caption, kind="ladder") + bullets(verdicts(comparison))
@@ -117,7 +117,7 @@ def samples(comparison: Comparison) -> str:
                 f'<div class="sample" style="border-color:{colour(entry)}">'
                 f"<h3>{escape(entry.label)}</h3>{lines}</div>"
             )
-    return "".join(parts)
+    return f'<div class="two">{"".join(parts)}</div>' if parts else ""
 
 
 def gains(found: Gains, comparison: Comparison) -> str:
@@ -185,14 +185,18 @@ def duration(seconds: float | None) -> str:
 
 def _bounds(row: Row) -> str:
     low, high = row.interval.low, row.interval.high
-    return "–" if math.isnan(low) else f"[{number(low, row.per)}, {number(high, row.per)}]"
+    if math.isnan(low):
+        return "–"
+    return f'<span class="small">[{number(low, row.per)}, {number(high, row.per)}]</span>'
 
 
 def _against(difference: Difference | None) -> str:
     if difference is None:
         return "–"
-    text = percent(difference.change, difference.interval)
-    return text if difference.clear else f'{text} <span class="small">(not told apart)</span>'
+    distance, _, bounds = percent(difference.change, difference.interval).partition(" [")
+    bounds, _, side = bounds.partition("] ")
+    apart = "" if difference.clear else ", not told apart"
+    return f'{distance} {side}<br><span class="small">[{bounds}]{apart}</span>' if side else distance
 
 
 def _bar(entry: Entry, most: float) -> str:

@@ -1,0 +1,153 @@
+"""Saved models, and score files of other programs, on one text → candidates of a comparison.
+
+Not here: the models that `compare` trains itself (contest.py), the comparison (assembly.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from elman.assembly import Candidate
+from elman.bootstrap import Floats
+from elman.checkpoint import load_model
+from elman.compare import Encoding, Scored
+from elman.errors import OptionError, TextError
+from elman.evaluate import event_nats
+from elman.language_model import LanguageModel, Protocol, StatePolicy, UnknownPolicy
+from elman.outcome import Facts, sample_texts, size_of
+from elman.outside import LogBase, read_score_file
+from elman.text.builtin import BUILTIN
+from elman.text.corpus import Text, encode_string, encode_text
+from elman.text.reading import open_blocks
+from elman.text.sources import SPLITS, find_corpus
+
+Report = Callable[[str, str, int, int], None]
+"""Called with (model, what is done, events done, events in all)."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """A model and what it is called in the comparison."""
+
+    name: str
+    model: LanguageModel
+
+
+def split_name(argument: str, option: str = "") -> tuple[str, str]:
+    """ "NAME=PATH" → (NAME, PATH); a bare path (never for an option) is named after its last part."""
+    name, equals, path = argument.partition("=")
+    if equals and name and path and not Path(argument).exists():
+        return name, path
+    if option:
+        raise OptionError(f"{option} {argument!r} has no name.", remedy=f"{option} NAME=FILE")
+    stem = Path(argument).name or argument
+    for ending in (".gz", ".arpa", ".lm"):
+        stem = stem.removesuffix(ending)
+    return stem, argument
+
+
+def load_named(arguments: Sequence[str]) -> list[Named]:
+    """Models by name; raises OptionError for a name used twice and what `load_model` raises."""
+    named = [split_name(argument) for argument in arguments]
+    names = [name for name, _ in named]
+    for name in names:
+        if names.count(name) > 1:
+            raise OptionError(
+                f"two models are called {name!r}.",
+                reason="a model is called after the last part of its path.",
+                remedy=f"name them apart: first={arguments[names.index(name)]}",
+            )
+    return [Named(name, load_model(path)) for name, path in named]
+
+
+class OriginalText:
+    """A text that models with different tokenizers read in their own tokens; alike ones read it once.
+
+    source  a file, "-", or a corpus (built-in name or folder), of which it is the test part
+    """
+
+    def __init__(self, source: str) -> None:
+        """Raises TextError where there is no such text."""
+        self.source = source
+        self.corpus = find_corpus(source) if source in BUILTIN or Path(source).is_dir() else None
+        if self.corpus is None and source != "-" and not Path(source).exists():
+            find_corpus(source)  # says what is near
+        self.held: str | None = None
+        if source == "-":
+            self.held = b"".join(open_blocks("-")).decode()
+        elif self.corpus is not None:
+            self.held = b"".join(self.corpus.parts[SPLITS.index("test")](None)).decode()
+        self.known: dict[Encoding, Text] = {}
+
+    @property
+    def origin(self) -> str:
+        return f"test part of {self.source}" if self.corpus is not None else f"file {self.source}"
+
+    @property
+    def digest(self) -> str:
+        """12 hexadecimal digits of the text itself."""
+        digest = hashlib.sha256()
+        for block in [self.held.encode()] if self.held is not None else open_blocks(Path(self.source)):
+            digest.update(block)
+        return digest.hexdigest()[:12]
+
+    def read(self, model: LanguageModel) -> Text:
+        """In the tokens of a model. Raises TextError."""
+        encoding = Encoding.of(model.vocabulary, model.tokenizer)
+        if encoding not in self.known:
+            tokens = model.tokenizer, model.vocabulary
+            text = (
+                encode_text(Path(self.source), *tokens)
+                if self.held is None
+                else encode_string(self.held, *tokens)
+            )
+            if not text.events:
+                raise TextError(f"{self.source} is empty: there is no event to score.", remedy="give a line.")
+            self.known[encoding] = text
+        return self.known[encoding]
+
+
+def score_model(
+    named: Named, source: OriginalText, unknown: UnknownPolicy, *, seed: int = 1, report: Report | None = None
+) -> Candidate:
+    """A saved model on the text, carried and, where that differs, reset."""
+    model, text = named.model, source.read(named.model)
+    encoding = Encoding.of(model.vocabulary, model.tokenizer)
+    protocol = Protocol(unit=model.tokenizer.unit, unknown=unknown)
+    kind = str(getattr(model, "kind", "model"))
+    policies: tuple[StatePolicy, ...] = ("carry",) if kind == "ngram" else ("carry", "reset")
+    scored = []
+    for state in policies:
+        nats = _nats(named, text, state, report)
+        scored.append(Scored(named.name, nats, text, encoding, replace(protocol, state=state)))
+    numbers, stored = size_of(model)
+    facts = Facts(parameters=numbers, bytes=stored, seconds=None, samples=sample_texts(model, seed))
+    reset = scored[1] if len(scored) > 1 else None
+    return Candidate(named.name, kind, scored[0], model.vocabulary, reset, None, facts)
+
+
+def _nats(named: Named, text: Text, state: StatePolicy, report: Report | None) -> Floats:
+    parts, done = [], 0
+    for part in event_nats(named.model, text, state=state, batch_size=64):
+        parts.append(part)
+        done += len(part)
+        if report is not None:
+            report(named.name, f"scoring, {state}", done, text.events)
+    return np.concatenate(parts)
+
+
+def outside_candidates(
+    arguments: Sequence[str], like: Candidate, *, base: LogBase | None = None
+) -> list[Candidate]:
+    """`NAME=FILE` score files, as tokens of the same text that `like` was scored on."""
+    found = []
+    for argument in arguments:
+        name, path = split_name(argument, "--scores")
+        nats = read_score_file(path, like.scored.text, like.vocabulary, base=base)
+        found.append(Candidate(name, "outside", replace(like.scored, name=name, nats=nats), like.vocabulary))
+    return found

@@ -1,0 +1,190 @@
+"""`elman compare`: the line-up trained on a corpus, or saved models on a text; table, verdicts, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from elman.cli.app import Json, app, emit, messages
+from elman.cli.compare_options import (
+    CompareOptions,
+    counting,
+    counting_alone,
+    repeat,
+    report_path,
+    require_sense,
+)
+from elman.errors import ElmanError, OptionError
+
+if TYPE_CHECKING:
+    from elman.assembly import Candidate
+    from elman.comparison import Comparison
+
+DEFAULT_CORPUS = "sotu-modern"
+NUMBERS = "comparison.json"
+
+
+@app.command(name="compare")
+def compare_command(*what: str, options: CompareOptions | None = None, json: Json = False) -> None:
+    """Compare language models on one text: a table with intervals, and a page that opens offline.
+
+    Without saved models, n-grams, a feed-forward model, an RNN, a GRU, an LSTM and mixtures are
+    trained on one corpus and scored on its test part. With --text, saved models are compared.
+
+    Examples:
+
+    - `elman compare --preset quick`
+
+    - `elman compare novel.txt --models kn5,lstm,lstm-kn5 --save runs/novel`
+
+    - `elman compare runs/lstm runs/kn5.arpa --text heldout.txt`
+
+    - `elman compare runs/lstm --text heldout.txt --scores kenlm=heldout.scores.gz`
+
+    Parameters
+    ----------
+    what
+        A corpus (built-in name, folder with train.txt, valid.txt and test.txt, or one text file) or,
+        with --text, saved models: folders or ARPA files, also as NAME=PATH. Default: sotu-modern.
+    """
+    begin = time.perf_counter()
+    chosen = options or CompareOptions()
+    require_sense(what, chosen)
+    if chosen.text is not None:
+        comparison = _saved_models(what, chosen.text, chosen, begin, quiet=json)
+    else:
+        comparison = _line_up(what[0] if what else DEFAULT_CORPUS, chosen, begin, quiet=json)
+    _finish(comparison, chosen, quiet=json)
+
+
+def _line_up(source: str, options: CompareOptions, begin: float, *, quiet: bool) -> Comparison:
+    """Train the line-up; rows are printed as models finish, and Ctrl-C keeps those."""
+    from elman import contest
+    from elman.assembly import assemble, candidate_of, require_some, subject_of
+    from elman.candidates import outside_candidates
+    from elman.cli import ladder
+    from elman.language_model import Protocol
+    from elman.lineup import choose
+    from elman.text.corpus import load_corpus
+
+    specs = choose(
+        options.preset, [name.strip() for name in (options.models or "").split(",") if name.strip()]
+    )
+    if options.baseline and options.baseline not in [spec.name for spec in specs]:
+        raise OptionError(
+            f"--baseline {options.baseline!r} is not among the models.",
+            remedy=f"one of: {', '.join(spec.name for spec in specs)}.",
+        )
+    with ladder.Bar() as bar:
+        corpus = load_corpus(source, progress=lambda doing, done, total: bar.show(doing, done, total))
+    for note in corpus.notes:
+        messages.print(note, markup=False)
+    protocol = Protocol(unit=corpus.tokenizer.unit, unknown=options.unknown)
+    subject = subject_of(
+        corpus.name, corpus.origin, corpus.digest, corpus.test, corpus.vocabulary, corpus.train.events
+    )
+    messages.print(
+        f"{corpus.name}: {corpus.origin}; {corpus.train.events:,} events to train on", markup=False
+    )
+    settings = contest.Settings(seed=options.seed, save=options.save, device=options.device)
+    candidates: list[Candidate] = []
+    notes: list[str] = []
+
+    def row(candidate: Candidate) -> None:
+        candidates.append(candidate)
+        if not quiet:
+            alone = assemble(
+                [candidate],
+                subject=subject,
+                repeat=repeat(options, begin),
+                counting=counting_alone(options),
+            )
+            if len(candidates) == 1:
+                ladder.head(alone.entries[0].row.per)
+            ladder.row(alone.entries[0])
+
+    with ExitStack() as stack:
+        bar = stack.enter_context(ladder.Bar())
+        try:
+            for event in contest.run(corpus, specs, settings):
+                if isinstance(event, contest.Begun):
+                    bar.title = f"{event.spec.label} ({event.position} of {event.of})"
+                elif isinstance(event, contest.Working):
+                    rate = "" if event.rate is None else f"{event.rate:,.0f} tokens/s"
+                    bar.show(f"{bar.title}, {event.doing}", event.done, event.total, rate)
+                elif isinstance(event, contest.Finished):
+                    bar.hide()
+                    row(candidate_of(event.outcome, corpus, protocol))
+                else:
+                    notes.append(f"Stopped by Ctrl-C while {event.spec.label} was trained; it is left out.")
+        except KeyboardInterrupt:
+            notes.append("Stopped by Ctrl-C; the models that were not finished are left out.")
+        if notes:
+            resume = "; run the same command again to go on" if options.save else ""
+            messages.print(f"elman: stopped{resume}", markup=False)
+    require_some(candidates)
+    for candidate in outside_candidates(options.scores, candidates[0], base=options.log_base):
+        row(candidate)
+    lost = bool(notes) and options.baseline not in [candidate.name for candidate in candidates]
+    how = counting_alone(options) if lost else counting(options)
+    return assemble(candidates, subject=subject, repeat=repeat(options, begin), counting=how, notes=notes)
+
+
+def _saved_models(
+    what: Sequence[str], source: str, options: CompareOptions, begin: float, *, quiet: bool
+) -> Comparison:
+    """Score saved models (and score files) on one text."""
+    from elman.assembly import assemble, subject_of
+    from elman.candidates import OriginalText, load_named, outside_candidates, score_model
+    from elman.cli import ladder
+
+    named = load_named(what)
+    text = OriginalText(source)
+    with ladder.Bar() as bar:
+        candidates = [
+            score_model(
+                each,
+                text,
+                options.unknown,
+                seed=options.seed,
+                report=lambda name, doing, done, total: bar.show(f"{name}, {doing}", done, total),
+            )
+            for each in named
+        ]
+    candidates += outside_candidates(options.scores, candidates[0], base=options.log_base)
+    first = candidates[0]
+    subject = subject_of(source, text.origin, text.digest, first.scored.text, first.vocabulary)
+    done = repeat(options, begin)
+    comparison = assemble(candidates, subject=subject, repeat=done, counting=counting(options))
+    if not quiet:
+        ladder.head(comparison.entries[0].row.per)
+        for entry in comparison.entries:
+            ladder.row(entry)
+    return comparison
+
+
+def _finish(comparison: Comparison, options: CompareOptions, *, quiet: bool) -> None:
+    """Verdicts on the screen or JSON on stdout; the page; the numbers beside the models."""
+    from elman.cli import ladder
+    from elman.report import embedded, write_report
+
+    document = comparison.as_json()
+    report = report_path(options)
+    if not quiet:
+        ladder.conclusions(comparison)
+    if options.save is not None:
+        try:
+            options.save.mkdir(parents=True, exist_ok=True)
+            (options.save / NUMBERS).write_text(embedded(document, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ElmanError(
+                f"cannot write {options.save / NUMBERS}: {error.strerror or error}.",
+                remedy="give another --save folder.",
+            ) from error
+    if report is not None:
+        write_report(comparison, report)
+        messages.print(f"Report: {report}", markup=False)
+    if quiet:
+        emit(document | {"report": None if report is None else str(report)})

@@ -1,0 +1,152 @@
+"""The options of `elman compare`, and what is refused before anything takes time."""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from elman import __version__
+from elman.errors import OptionError
+
+if TYPE_CHECKING:
+    from elman.assembly import Counting
+    from elman.comparison import Repeat
+
+REPORT = "elman-report.html"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class CompareOptions:
+    """Options of `elman compare`.
+
+    Attributes
+    ----------
+    text
+        Text on which saved models are compared: a file, - or a corpus (its test part).
+    preset
+        How much is trained: quick takes about a minute, full takes hours.
+    models
+        Only these of the line-up, separated by commas: kn5,lstm,lstm-kn5.
+    save
+        Folder for models and numbers; a second run takes what is finished there and goes on.
+    report
+        Where the page is written. Default: elman-report.html, here or in --save.
+    no_report
+        Write no page.
+    seed
+        Of weights, dropout, samples and the bootstrap.
+    unknown
+        word: <unk> counts like a word. skip: it is left out.
+    per
+        What nats are divided by. Default: tokens, or bytes where models cut the text differently.
+    baseline
+        The model that all are measured against. Default: kn5, else the best n-gram.
+    bootstrap
+        How often the sentences are drawn again for the intervals.
+    scores
+        NAME=FILE: per-token scores of another program, checked token by token; KenLM's too.
+    log_base
+        Of the logarithms in --scores files without a header. Default: e.
+    device
+        Where models are trained.
+    """
+
+    text: str | None = None
+    preset: Literal["quick", "default", "full"] = "default"
+    models: str | None = None
+    save: Path | None = None
+    report: Path | None = None
+    no_report: Annotated[bool, Parameter(negative="")] = False
+    seed: int = 1
+    unknown: Literal["word", "skip"] = "word"
+    per: Literal["token", "word", "byte"] | None = None
+    baseline: str | None = None
+    bootstrap: int = 1000
+    scores: Annotated[list[str], Parameter(negative="")] = field(default_factory=list)
+    log_base: Literal["e", "2", "10"] | None = None
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+
+def require_sense(what: Sequence[str], options: CompareOptions) -> None:
+    """Refuse what cannot work before anything takes time."""
+    from elman.bootstrap import Resampling
+
+    Resampling(samples=options.bootstrap)
+    if options.seed < 0:
+        raise OptionError(f"--seed {options.seed} is negative.", remedy="give 0 or more.")
+    if options.text is not None:
+        if not what:
+            raise OptionError("--text is given, but no model.", remedy="elman compare MODEL… --text FILE")
+        for name, given in (("--models", options.models), ("--save", options.save)):
+            if given is not None:
+                raise OptionError(
+                    f"{name} belongs to training, --text to saved models.",
+                    remedy=f"leave out one of {name} and --text.",
+                )
+        return
+    models = [name for name in what if _is_model(name.partition("=")[2] or name)]
+    if models:
+        raise OptionError(
+            f"{models[0]} is a saved model, but no text is given.",
+            remedy=f"elman compare {' '.join(what)} --text FILE (or a corpus: its test part)",
+        )
+    if len(what) > 1:
+        raise OptionError(
+            f"{len(what)} corpora are given: {', '.join(what)}.",
+            reason="the line-up is trained on one corpus; saved models need --text.",
+            remedy="name one corpus, or models with --text FILE.",
+        )
+    _require_place(report_path(options))
+
+
+def _is_model(name: str) -> bool:
+    path = Path(name)
+    return name.endswith((".arpa", ".arpa.gz")) or any(
+        (path / inside).exists() for inside in ("config.json", "latest", "best")
+    )
+
+
+def report_path(options: CompareOptions) -> Path | None:
+    if options.no_report:
+        return None
+    return options.report or (options.save or Path()) / REPORT
+
+
+def _require_place(report: Path | None) -> None:
+    if report is not None and report.is_dir():
+        raise OptionError(f"--report {report} is a folder.", remedy=f"--report {report / REPORT}")
+
+
+def counting(options: CompareOptions) -> Counting:
+    from elman.assembly import Counting
+    from elman.bootstrap import Resampling
+
+    return Counting(options.baseline, options.per, Resampling(samples=options.bootstrap, seed=options.seed))
+
+
+def repeat(options: CompareOptions, begin: float) -> Repeat:
+    from elman.assembly import machine
+    from elman.comparison import Repeat
+
+    return Repeat(
+        command=shlex.join(["elman", *sys.argv[1:]]) if sys.argv[1:2] == ["compare"] else "elman compare",
+        version=__version__,
+        seed=options.seed,
+        machine=machine(),
+        date=datetime.datetime.now(tz=datetime.UTC).strftime("%Y-%m-%d"),
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def counting_alone(options: CompareOptions) -> Counting:
+    """As the options say, without a baseline."""
+    return replace(counting(options), baseline=None)

@@ -1,0 +1,132 @@
+"""What is known of one finished model of a comparison, kept on disk so that nothing is done twice.
+
+A folder `name-fingerprint/` holds `model/`, `nats.safetensors` (the nats of every event, float64) and
+`outcome.json`, written last: a folder without it is unfinished. Not here: training (contest.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from elman.bootstrap import Floats
+from elman.checkpoint import load_model, save_model
+from elman.comparison import CurvePoint
+from elman.errors import ElmanError, FormatError
+from elman.generate import GenerationSettings, samples
+from elman.language_model import LanguageModel
+from elman.lineup import Spec
+
+FORMAT = 1
+SAMPLES, SAMPLE_LENGTH = 2, 30
+OUTCOME, NATS, MODEL = "outcome.json", "nats.safetensors", "model"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The small numbers of a model: see Entry in comparison.py."""
+
+    parameters: int
+    bytes: int
+    seconds: float | None
+    curve: tuple[CurvePoint, ...] = ()
+    samples: tuple[str, ...] = ()
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished model: its nats [N] of the valid and test text with carried state, and of the test
+    text with the state reset at each sentence where that differs; `model` is loaded when asked for."""
+
+    spec: Spec
+    facts: Facts
+    valid: Floats
+    test: Floats
+    reset: Floats | None = None
+    held: LanguageModel | None = None
+    folder: Path | None = None
+
+    @property
+    def model(self) -> LanguageModel:
+        if self.held is not None:
+            return self.held
+        assert self.folder is not None
+        return load_model(self.folder / MODEL)
+
+
+def size_of(model: object) -> tuple[int, int]:
+    """(numbers stored, bytes): trainable weights; an n-gram's probabilities and backoffs; a mixture's
+    parts together."""
+    parts = getattr(model, "models", None)
+    if parts is not None:
+        sizes = [size_of(part) for part in parts]
+        return sum(size[0] for size in sizes), sum(size[1] for size in sizes)
+    arrays: dict[str, Tensor] = model.arrays()  # type: ignore[attr-defined]
+    numbers = sum(array.numel() for array in arrays.values() if array.is_floating_point())
+    return numbers, sum(array.numel() * array.element_size() for array in arrays.values())
+
+
+def save_outcome(outcome: Outcome, folder: Path) -> None:
+    """Write the folder; the model first, `outcome.json` last. Raises ElmanError when the disk refuses."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / OUTCOME).unlink(missing_ok=True)
+        save_model(outcome.model, folder / MODEL, overwrite=True)
+        nats = {"valid": outcome.valid, "test": outcome.test}
+        if outcome.reset is not None:
+            nats["reset"] = outcome.reset
+        save_file({name: np.ascontiguousarray(array) for name, array in nats.items()}, folder / NATS)
+        document = {"format": FORMAT, "name": outcome.spec.name, "facts": asdict(outcome.facts)}
+        temporary = folder / (OUTCOME + ".tmp")
+        temporary.write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
+        temporary.replace(folder / OUTCOME)
+    except OSError as error:
+        raise ElmanError(
+            f"cannot write {folder}: {error.strerror or error}.",
+            remedy="make room, or give another --save folder.",
+        ) from error
+
+
+def load_outcome(spec: Spec, folder: Path, valid: int, test: int) -> Outcome | None:
+    """The finished model in `folder`, or None where it was not finished; `valid` and `test` are the
+    events of the two texts. Raises FormatError where it is damaged."""
+    if not (folder / OUTCOME).is_file():
+        return None
+    remedy = f"delete {folder}: the model is then trained again."
+    try:
+        document: dict[str, Any] = json.loads((folder / OUTCOME).read_text("utf-8"))
+        nats = load_file(folder / NATS)
+        facts = dict(document["facts"])
+        facts["curve"] = tuple(CurvePoint(**point) for point in facts["curve"])
+        facts["samples"] = tuple(map(str, facts["samples"]))
+        known = Facts(**facts)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise FormatError(f"{folder} is damaged ({type(error).__name__}: {error}).", remedy=remedy) from error
+    lengths = {name: len(array) for name, array in nats.items()}
+    if lengths not in ({"valid": valid, "test": test}, {"valid": valid, "test": test, "reset": test}):
+        raise FormatError(f"{folder}/{NATS} does not fit the corpus: {lengths}.", remedy=remedy)
+    if document.get("format") != FORMAT or any(array.dtype != np.float64 for array in nats.values()):
+        raise FormatError(f"{folder} is of another version.", remedy=remedy)
+    return Outcome(spec, known, nats["valid"], nats["test"], nats.get("reset"), folder=folder)
+
+
+def sample_texts(model: LanguageModel, seed: int) -> tuple[str, ...]:
+    """A few sentences of the model's own."""
+    how = GenerationSettings(length=SAMPLE_LENGTH, lines=1, seed=seed)
+    return tuple(sample.text.strip() for sample in samples(model, "", how, SAMPLES))
+
+
+def bf16_here() -> bool:
+    """Whether the processor multiplies bfloat16 in hardware."""
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("arm_bf16"))
