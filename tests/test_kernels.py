@@ -62,9 +62,8 @@ def test_a_new_backend_needs_a_layer_and_a_row(monkeypatch: pytest.MonkeyPatch) 
     assert output.shape == (4, 7, 10)
     assert [one.reverse for one, _, _ in seen] == [False, True, False, True]
     assert [shape for _, shape, _ in seen] == [(28, 3), (28, 3), (28, 10), (28, 10)]
-    assert all(
-        one == Pass("lstm", [7] * 4, one.reverse) and shapes == [(7, 5)] * 2 for one, _, shapes in seen
-    )
+    assert all(one == Pass("lstm", [7] * 4, one.reverse) for one, _, _ in seen)
+    assert all(shapes == [(7, 5), (7, 5)] for _, _, shapes in seen)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -100,21 +99,17 @@ def test_the_reference_ignores_autocast(cell: str) -> None:
     assert all(torch.equal(cast[name], value) for name, value in plain.items())
 
 
-def test_the_reference_runs_without_gradients_and_on_any_device() -> None:
+def test_the_reference_runs_in_inference_mode() -> None:
     module = elman.GRU(3, 5, 2, backend="reference")
     with torch.inference_mode():
         assert not module(torch.randn(4, 7, 3))[0].requires_grad
-    assert elman.GRU(3, 5, 2, backend="reference", device="meta")(torch.randn(4, 7, 3, device="meta"))[
-        0
-    ].shape == (4, 7, 5)
 
 
 def test_a_second_derivative_of_the_reference_is_refused_rather_than_wrong() -> None:
     x = torch.randn(4, 7, 3, requires_grad=True)
     output, _ = elman.GRU(3, 5, backend="reference")(x)
-    (dx,) = torch.autograd.grad(output.sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        dx.sum().backward()
+    with pytest.raises(OptionError, match="no second derivative"):
+        torch.autograd.grad(output.sum(), x, create_graph=True)
 
 
 def test_a_stack_knows_its_options() -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+
 import pytest
 
+import oracle
 from agreement import CELLS, Case, disagreement
 from elman import kernels
 from mutants import BACKWARDS, STACKS, STEPS
@@ -64,3 +68,10 @@ def test_there_are_mutants_of_every_cell() -> None:
     assert {cell for cell, _ in STEPS.values()} == set(CELLS)
     assert {cell for cell, _ in BACKWARDS.values()} == set(CELLS)
     assert len(STEPS) + len(BACKWARDS) + len(STACKS) >= 10
+
+
+def test_the_oracle_shares_nothing_with_what_it_judges() -> None:
+    nodes = list(ast.walk(ast.parse(inspect.getsource(oracle))))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert names == {"__future__", "collections.abc", "numpy", "numpy.typing"}

@@ -238,7 +238,7 @@ class _ReferenceLayer(torch.autograd.Function):
             raise OptionError(
                 "backend 'reference' has no second derivative.",
                 reason="create_graph=True asks for a gradient of the gradient; the backward step is by hand.",
-                remedy="use backend='torch', on a CPU.",
+                remedy="use backend='torch' (on a GPU, with torch.backends.cudnn.enabled = False).",
             )
         p, saved = Parameters(*ctx.saved_tensors[:4]), ctx.saved_tensors[4:]
         caches = [saved[k : k + ctx.width] for k in range(0, len(saved), ctx.width)]
