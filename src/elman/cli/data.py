@@ -32,7 +32,7 @@ Examples:
 
 @app.command(help_epilogue=EXAMPLES)
 def data(
-    corpus: str | None = None,
+    corpus: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     /,
     *,
     settings: Annotated[TextSettings, Parameter(name="*")] = TextSettings(),  # noqa: B008  frozen
@@ -69,7 +69,7 @@ def data(
     if json:
         emit(_document(shown, rows, first))
         return
-    results.print(f"[bold]{shown.name}[/bold]  {shown.origin}")
+    results.print(f"{shown.name}  {shown.origin}", markup=False)
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     table.add_column("")
     for title in ("sentences", "events", "words", "bytes", "unknown", "unknown %"):
@@ -85,7 +85,7 @@ def data(
         "original text's."
     )
     if first:
-        results.print("[bold]First sentences, as a model sees them[/bold]")
+        results.print("First sentences, as a model sees them:")
         for sentence in first:
             results.print(f"  {sentence}", markup=False)
 

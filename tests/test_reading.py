@@ -1,0 +1,199 @@
+"""Files as lines: what is accepted, and the message for each thing that is no text."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elman.errors import TextError
+from elman.text import reading
+from elman.text.reading import content_digest, open_blocks, open_lines
+
+
+def lines_of(tmp_path: Path, content: bytes) -> list[bytes]:
+    path = tmp_path / "text.txt"
+    path.write_bytes(content)
+    return list(open_lines(path))
+
+
+def refused(tmp_path: Path, content: bytes) -> TextError:
+    with pytest.raises(TextError) as caught:
+        lines_of(tmp_path, content)
+    assert "text.txt" in caught.value.cause
+    assert caught.value.remedy
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (b"", []),
+        (b"\n", [b""]),
+        (b"\n\n", [b"", b""]),
+        (b"one", [b"one"]),
+        (b"one two\nthree\n", [b"one two", b"three"]),
+        (b"one two\nthree", [b"one two", b"three"]),
+        (b"one\r\ntwo\r\n", [b"one", b"two"]),
+        (b"one\rtwo\r\r\n", [b"one\rtwo\r"]),
+        (b"\xef\xbb\xbfone\n", [b"one"]),
+        (b"\xef\xbb\xbf", []),
+        (b"one\n\xef\xbb\xbftwo\n", [b"one", b"\xef\xbb\xbftwo"]),
+        ("na\u00efve\u00a0x\u2028y\x85z\n".encode(), ["na\u00efve\u00a0x\u2028y\x85z".encode()]),
+        (b"a\x0bb\x0cc\x1cd\n", [b"a\x0bb\x0cc\x1cd"]),
+    ],
+)
+def test_lines(tmp_path: Path, content: bytes, lines: list[bytes]) -> None:
+    assert lines_of(tmp_path, content) == lines
+    assert lines_of(tmp_path, gzip.compress(content)) == lines
+
+
+@given(text=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=200))
+def test_blocks_of_any_size_give_the_same_lines(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.mktemp("reading") / "text.txt"
+    path.write_bytes(text.encode())
+    wanted = text.removeprefix("\ufeff").replace("\r\n", "\n").encode()
+    wanted = wanted if wanted.endswith(b"\n") or not wanted else wanted + b"\n"
+    with pytest.MonkeyPatch.context() as patch:
+        for size in (3, 7, 1000):
+            patch.setattr(reading, "BLOCK", size)
+            blocks = list(open_blocks(path))
+            assert b"".join(blocks) == wanted
+            assert all(block.endswith(b"\n") for block in blocks)
+
+
+@pytest.mark.parametrize("size", [4, 16, 1 << 20])
+def test_invalid_utf8_is_named_by_line_and_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(reading, "BLOCK", size)
+    error = refused(tmp_path, b"first line\nsecond\ncaf\xe9 x\nlast\n")
+    assert "line 3, byte 21: 0xE9 is not UTF-8" in error.cause
+    assert "Latin-1" in error.reason
+    assert "iconv" in error.remedy
+
+
+def test_a_character_cut_at_the_end_and_an_encoded_surrogate_are_invalid(tmp_path: Path) -> None:
+    assert "line 1, byte 2" in refused(tmp_path, b"ab\xc3").cause
+    assert "line 2, byte 3" in refused(tmp_path, b"ab\n\xed\xa0\x80\n").cause
+
+
+def test_byte_offsets_count_the_byte_order_mark_and_carriage_returns(tmp_path: Path) -> None:
+    assert "line 2, byte 7" in refused(tmp_path, b"\xef\xbb\xbfab\r\n\xff\n").cause
+
+
+def test_a_nul_byte_is_binary(tmp_path: Path) -> None:
+    error = refused(tmp_path, b"some text\nand a \0 byte\n")
+    assert "line 2, byte 16: a NUL byte" in error.cause
+    assert "binary" in error.reason
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("mark", [True, False])
+def test_utf16_is_recognized(tmp_path: Path, encoding: str, mark: bool) -> None:
+    text = ("\ufeff" if mark else "") + "Café au lait\nand so on\n"
+    error = refused(tmp_path, text.encode(encoding))
+    order = "little-endian" if encoding.endswith("le") else "big-endian"
+    assert f"UTF-16 text ({order}" in error.cause
+    assert ("without a byte-order mark" in error.cause) is not mark
+    assert "iconv -f UTF-16" in error.remedy
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"BZh91AY&SY\n", "bzip2"),
+        (b"\xfd7zXZ\0\0\n", "xz"),
+        (b"\x28\xb5\x2f\xfd\n", "zstandard"),
+        (b"PK\x03\x04\n", "zip"),
+        (b"%PDF-1.7\n", "PDF"),
+        (b"PAR1\n", "Parquet"),
+        (b"\x7fELF\n", "program"),
+    ],
+)
+def test_other_formats_are_named(tmp_path: Path, content: bytes, what: str) -> None:
+    assert what in refused(tmp_path, content).cause
+
+
+def test_damaged_gzip(tmp_path: Path) -> None:
+    packed = bytearray(gzip.compress(b"some words in a line\n" * 300 + bytes(range(32, 127)) + b"\n"))
+    assert "ends too early" in refused(tmp_path, bytes(packed[:-9])).cause
+    assert "ends too early" in refused(tmp_path, bytes(packed[:5])).cause
+    packed[-6] ^= 255  # the checksum
+    assert "damaged" in refused(tmp_path, bytes(packed)).cause
+    packed[12] ^= 255  # the data
+    assert "damaged" in refused(tmp_path, bytes(packed)).cause
+    assert "damaged" in refused(tmp_path, gzip.compress(b"fine\n") + b"garbage").cause
+
+
+def test_a_file_without_line_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_LINE", 1 << 20)
+    assert "longer than 1 MiB" in refused(tmp_path, b"word " * 500_000).cause
+    assert "fold" in refused(tmp_path, b"x\n" + b"word " * 210_000 + b"\ny\n").remedy
+    assert len(lines_of(tmp_path, b"word " * 200_000 + b"\n" + b"word " * 200_000)) == 2
+
+
+def test_missing_folder_and_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TextError, match="does not exist"):
+        list(open_lines(tmp_path / "absent.txt"))
+    with pytest.raises(TextError, match="is a folder"):
+        list(open_lines(tmp_path))
+    with pytest.raises(TextError, match="cannot be opened"):
+        list(open_lines(tmp_path / ("long" * 200)))
+    with pytest.raises(TextError, match="cannot be"):
+        list(open_lines(tmp_path / "nul\0name"))
+    (tmp_path / "secret.txt").write_text("x\n")
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", forbidden)  # root may read anything, so the refusal is staged
+    with pytest.raises(TextError, match="may not be read"):
+        list(open_lines(tmp_path / "secret.txt"))
+
+
+def test_an_error_while_reading_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(reading, "_unpacked", lambda stream: Broken())
+    assert "reading stopped" in str(refused_quietly(tmp_path))
+
+
+def refused_quietly(tmp_path: Path) -> TextError:
+    with pytest.raises(TextError) as caught:
+        lines_of(tmp_path, b"x\n")
+    return caught.value
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_standard_input(monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
+    content = b"\xef\xbb\xbfone\r\ntwo"
+    stdin = io.TextIOWrapper(io.BytesIO(gzip.compress(content) if packed else content))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert list(open_lines("-")) == [b"one", b"two"]
+    assert not stdin.buffer.closed
+
+
+def test_progress_counts_the_stored_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt.gz"
+    path.write_bytes(gzip.compress(b"a line\n" * 5000))
+    seen: list[int] = []
+    list(open_blocks(path, seen.append))
+    assert seen[-1] == path.stat().st_size
+    assert seen == sorted(seen)
+
+
+def test_content_digest_is_sha256(tmp_path: Path) -> None:
+    path = tmp_path / "abc"
+    path.write_bytes(b"abc")
+    seen: list[int] = []
+    wanted = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert content_digest(path, seen.append) == wanted
+    assert seen == [3]
