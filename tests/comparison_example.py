@@ -45,7 +45,9 @@ def scored(
     own = np.random.default_rng(seed).normal(0.0, 0.25, size=source.events)
     encoding = Encoding('{"name": "words"}', words.digest, len(words))
     nats = np.maximum(mean * shared + own, 0.01)
-    return Scored(name, nats, source, encoding, Protocol("word", state="reset" if state == "reset" else "carry"))
+    return Scored(
+        name, nats, source, encoding, Protocol("word", state="reset" if state == "reset" else "carry")
+    )
 
 
 def example(hostile: str = "") -> Comparison:
@@ -82,7 +84,10 @@ def example(hostile: str = "") -> Comparison:
                 curve=curve,
                 frequency=tuple(by_frequency(models[i].nats, source, words)),
                 positions=tuple(by_position(models[i].nats, source)),
-                samples=(f"the people of this nation and N years of {name} ." + hostile, "we will ." + hostile),
+                samples=(
+                    f"the people of this nation and N years of {name} ." + hostile,
+                    "we will ." + hostile,
+                ),
                 details={"hidden size": "256", "note": "tied" + hostile},
             )
         )

@@ -124,7 +124,7 @@ def _figure(traces: list[Figure], *, x: Figure, y: str) -> Figure:
             "height": 400,
             "hovermode": "closest",
             "hoverlabel": {"bgcolor": "var(--card)", "font": {"color": "var(--ink)"}},
-            "legend": {"orientation": "h", "y": -0.22, "x": 0, "yanchor": "top"},
+            "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
             "xaxis": {**axis, **x},
             "yaxis": {**axis, "type": "log", "title": {"text": y}, **_ticks(traces)},
         },

@@ -14,8 +14,8 @@
     return value;
   }
 
-  function fitted(layout, width) {      // narrow windows: a lower legend needs a taller figure
-    if (width < 520) { layout.height = 470; layout.font.size = 12; }
+  function fitted(layout, width) {      // narrow windows: the legend takes more rows
+    if (width < 520) { layout.height = 480; layout.font.size = 12; }
     return layout;
   }
 

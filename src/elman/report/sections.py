@@ -18,11 +18,7 @@ def ladder(comparison: Comparison) -> str:
     """The table: figure, interval, bar, distance from the baseline, reset, size, time."""
     entries = comparison.entries
     per = entries[0].row.per
-    most = max(
-        [entry.row.interval.high for entry in entries if math.isfinite(entry.row.interval.high)]
-        + [entry.row.figure for entry in entries if math.isfinite(entry.row.figure)],
-        default=1.0,
-    )
+    most = _full_bar(entries)
     changes = {difference.name: difference for difference in comparison.against_baseline}
     base = comparison.entry(comparison.baseline).label if comparison.baseline else ""
     resets = any(entry.reset for entry in entries)
@@ -46,10 +42,12 @@ def ladder(comparison: Comparison) -> str:
         kind = ' class="best"' if entry is comparison.best else ""
         swatch = f'<span class="swatch" style="background:{colour(entry)}"></span>'
         rows.append(f'<tr{kind}><th scope="row">{swatch}{escape(entry.label)}{tag}</th>{"".join(cells)}</tr>')
-    caption = "Smaller is better; brackets and whiskers are 95 % intervals. Text scored: " + escape(
-        f"{comparison.subject.name}, {comparison.subject.events:,} events."
+    lead = (
+        f"Scored on {comparison.subject.name}, {comparison.subject.events:,} events. Smaller is better; "
+        "brackets and whiskers are 95 % intervals. A bar that fades at its end is longer than drawn."
     )
-    return table(["model", *heads], rows, caption=caption, kind="ladder") + bullets(verdicts(comparison))
+    whole = table(["model", *heads], rows, caption="Each model on the same events", kind="ladder")
+    return f'<p class="lead">{escape(lead)}</p>' + whole + bullets(verdicts(comparison))
 
 
 def table(heads: Sequence[str], rows: Iterable[str], *, caption: str, kind: str = "") -> str:
@@ -57,7 +55,7 @@ def table(heads: Sequence[str], rows: Iterable[str], *, caption: str, kind: str 
     cells = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
     return (
         f'<div class="box" tabindex="0" role="region" aria-label="{escape(heads[0])} table">'
-        f'<table class="{kind}"><caption>{caption}</caption><thead><tr>{cells}</tr></thead>'
+        f'<table class="{kind}"><caption><span>{caption}</span></caption><thead><tr>{cells}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -199,13 +197,24 @@ def _against(difference: Difference | None) -> str:
     return f'{distance} {side}<br><span class="small">[{bounds}]{apart}</span>' if side else distance
 
 
+def _full_bar(entries: Sequence[Entry]) -> float:
+    """The figure of a full bar: twice the middle one, so that a poor model does not flatten the rest."""
+    figures = sorted(entry.row.figure for entry in entries if math.isfinite(entry.row.figure))
+    highs = [entry.row.interval.high for entry in entries if math.isfinite(entry.row.interval.high)]
+    middle = figures[len(figures) // 2] if figures else 0.5
+    return min(2 * middle, max([*figures, *highs], default=1.0))
+
+
 def _bar(entry: Entry, most: float) -> str:
     figure, interval = entry.row.figure, entry.row.interval
     if not math.isfinite(figure):
         return ""
+    if figure > most:
+        cut = f'<i style="width:100%;background:{colour(entry)}"></i>'
+        return f'<span class="bar cut" title="longer than drawn">{cut}</span>'
     whisker = ""
     if math.isfinite(interval.low) and math.isfinite(interval.high):
         left, width = 100 * interval.low / most, 100 * (interval.high - interval.low) / most
         whisker = f'<b style="left:{left:.2f}%;width:{width:.2f}%"></b>'
     fill = f'<i style="width:{100 * figure / most:.2f}%;background:{colour(entry)}"></i>'
-    return f'<span class="bar" aria-hidden="true">{fill}{whisker}</span>'
+    return f'<span class="bar">{fill}{whisker}</span>'
