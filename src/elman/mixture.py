@@ -167,6 +167,14 @@ def fit_weights(nats: NDArray[np.float64]) -> NDArray[np.float64]:
     return weights
 
 
+def mix_nats(nats: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """nats [M, N] of models, weights [M] → nats [N] of their mixture; infinite where all are."""
+    logs = np.full(len(weights), -np.inf)
+    np.log(weights, out=logs, where=weights > 0)
+    mixed: NDArray[np.float64] = -np.logaddexp.reduce(logs[:, None] - nats, axis=0)
+    return mixed
+
+
 def em_steps(nats: NDArray[np.float64]) -> Iterator[tuple[NDArray[np.float64], float]]:
     """The course of EM from equal weights: (weights [M], mean nats of the mixture under them), never rising.
 

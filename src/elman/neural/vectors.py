@@ -26,7 +26,6 @@ from elman.neural.model import LARGEST_SIZE, NeuralModel
 from elman.text.reading import open_lines
 from elman.text.vocabulary import EOS, UNK, Vocabulary
 
-ASCII_SPACES = frozenset(" \t\n\r\v\f")
 LONGEST_NUMBER = 64  # characters; a longer field is not a number of a vector file
 
 
@@ -161,16 +160,10 @@ def write_vectors(
 ) -> None:
     """Write an embedding [V, E], or a model's, in word2vec's text format (gzip when the name ends in .gz).
 
-    Numbers have nine significant digits: float32 comes back bit for bit. Tokens with a space inside
-    (characters) cannot be written in this format: OptionError.
+    Numbers have nine significant digits: float32 comes back bit for bit. ElmanError when the path cannot
+    be written; what was there before stays until the new file is complete.
     """
     matrix = _matrix(source)
-    spaced = next((token for token in vocabulary.tokens if not ASCII_SPACES.isdisjoint(token)), None)
-    if spaced is not None:
-        raise OptionError(
-            f"token {spaced!r} has white space inside; word2vec's text format separates by it.",
-            remedy="write vectors of a word model.",
-        )
     path = Path(path)
     temporary = path.with_name(f".{path.name}.part")
     try:
