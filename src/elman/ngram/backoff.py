@@ -1,0 +1,256 @@
+"""The one representation of every n-gram model: probabilities and backoff weights, as in an ARPA file.
+
+    P(w | v_1 … v_k) = probability of v_1 … v_k w,                    where that n-gram is listed
+                     = backoff(v_1 … v_k) · P(w | v_2 … v_k),         else (backoff 1 where not listed)
+
+Kneser-Ney, add-k and stupid backoff differ only in the numbers. Not here: where these come from.
+
+T steps, B batch, V vocabulary size, N_n n-grams of order n, L = longest context = order - 1. Tables hold
+log10 in float32, as ARPA files and KenLM do; sums run in float64, results are nats. A context is the row
+of its n-gram (see counts.py) or -1; reading `</s>` makes the context `<s>`, which has the id V.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from elman.errors import FormatError
+from elman.language_model import State
+from elman.ngram.counts import MAX_ORDER, Ints
+from elman.text.tokenizers import Tokenizer
+from elman.text.vocabulary import Vocabulary
+
+LN10 = math.log(10)
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The n-grams of one order, rising by key.
+
+    keys           int64 [N_n], prefix · (V + 1) + word; at order 1: 0, 1, … V
+    log10_prob     float32 [N_n]; the row of `<s>` holds 0, as KenLM writes it, and is never used
+    log10_backoff  float32 [N_n]; 0 where nothing follows; empty at the highest order
+    """
+
+    keys: Ints
+    log10_prob: Floats
+    log10_backoff: Floats
+
+
+class NgramModel:
+    """An n-gram language model; state = (history [B, L] int64,), -1 before the beginning.
+
+    method   kneser-ney, add-k, stupid-backoff, or arpa when it was read
+    details  JSON: settings and discounts, for `describe`
+    report   sentences on what the estimation had to do otherwise than asked
+    """
+
+    kind: ClassVar[str] = "ngram"
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        tokenizer: Tokenizer,
+        tables: Sequence[Table],
+        *,
+        method: str,
+        details: Mapping[str, Any] | None = None,
+        report: Sequence[str] = (),
+    ) -> None:
+        """Raises FormatError when the tables are not a model over this vocabulary."""
+        self.vocabulary, self.tokenizer, self.tables = vocabulary, tokenizer, tuple(tables)
+        self.method, self.details, self.report = method, dict(details or {}), list(report)
+        _validate(self.tables, len(vocabulary))
+
+    @property
+    def order(self) -> int:
+        """The length of the longest n-grams."""
+        return len(self.tables)
+
+    def describe(self) -> dict[str, Any]:
+        """What `elman inspect` shows: JSON."""
+        sizes = {str(n): len(table.keys) for n, table in enumerate(self.tables, 1)}
+        return {
+            "kind": self.kind,
+            "method": self.method,
+            "order": self.order,
+            "vocabulary_size": len(self.vocabulary),
+            "ngrams": sizes,
+            "bytes": sum(t.keys.nbytes + t.log10_prob.nbytes + t.log10_backoff.nbytes for t in self.tables),
+            **self.details,
+            "report": list(self.report),
+        }
+
+    def start(self, batch: int) -> State:
+        """The state before any token: an empty history."""
+        return (torch.full((batch, self.order - 1), -1, dtype=torch.int64),)
+
+    def advance(self, state: State, token: Tensor) -> tuple[State, Tensor]:
+        """token [B] → the state after it, log-probabilities [B, V] float64 in nats."""
+        history = _numpy(state[0])
+        stream = np.concatenate([history.T, _numpy(token)[None]])
+        history = self._history(stream)
+        log10 = np.repeat(self.tables[0].log10_prob[None, :-1].astype(np.float64), len(history), axis=0)
+        contexts = self._contexts(history.T)
+        base = len(self.vocabulary) + 1
+        for lower, table, context in zip(self.tables, self.tables[1:], contexts, strict=False):
+            rows = np.flatnonzero(context[-1] >= 0)
+            seen = context[-1][rows]
+            log10[rows] += lower.log10_backoff[seen][:, None]
+            first, last = np.searchsorted(table.keys, [seen * base, seen * base + base])
+            lengths = last - first
+            # all listed successors of all rows, one after the other
+            place = np.arange(lengths.sum()) + np.repeat(first - np.cumsum(lengths) + lengths, lengths)
+            words = table.keys[place] - np.repeat(seen * base, lengths)
+            log10[np.repeat(rows, lengths), words] = table.log10_prob[place]
+        log10 *= LN10
+        return _state(history, token), torch.from_numpy(log10).to(token.device)
+
+    def token_nats(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+        """ids [T+1, B] → nats [T, B] float64 of ids[1:], and the state after ids[T-1]."""
+        log10, _, history = self._score(ids, state)
+        return torch.from_numpy(log10 * -LN10).to(ids.device), _state(history, ids)
+
+    def matched_lengths(self, ids: Tensor, state: State) -> Tensor:
+        """int64 [T, B]: the length of the longest listed n-gram that ends in each of ids[1:] (at least 1)."""
+        return torch.from_numpy(self._score(ids, state)[1]).to(ids.device)
+
+    def _score(self, ids: Tensor, state: State) -> tuple[Doubles, Ints, Ints]:
+        """log10 probabilities [T, B], matched lengths [T, B], history [B, L] after ids[T-1]."""
+        stream = np.concatenate([_numpy(state[0]).T, _numpy(ids)])
+        events = stream[self.order :]
+        log10 = self.tables[0].log10_prob[events].astype(np.float64)
+        matched = np.ones(events.shape, dtype=np.int64)
+        contexts = self._contexts(stream[:-1])
+        base = len(self.vocabulary) + 1
+        for n, context in enumerate(contexts[: self.order - 1], start=2):
+            before = context[self.order - 1 :]
+            listed = before >= 0
+            log10[listed] += self.tables[n - 2].log10_backoff[before[listed]]
+            found = np.full(events.shape, -1, dtype=np.int64)
+            found[listed] = _find(self.tables[n - 1].keys, before[listed] * base + events[listed])
+            hit = found >= 0
+            log10[hit] = self.tables[n - 1].log10_prob[found[hit]]
+            matched[hit] = n
+        return log10, matched, self._history(stream[:-1])
+
+    def _contexts(self, stream: Ints) -> list[Ints]:
+        """For n = 1 … L: the rows [S, B] of the n-grams that end at each place of stream [S, B], or -1."""
+        base = len(self.vocabulary) + 1
+        ends = stream == Vocabulary.eos_id
+        contexts = [np.where(ends, len(self.vocabulary), stream)]
+        for table in self.tables[1:-1]:
+            found = np.full(stream.shape, -1, dtype=np.int64)
+            possible = (contexts[-1][:-1] >= 0) & (stream[1:] >= 0) & ~ends[1:]
+            keys = contexts[-1][:-1][possible] * base + stream[1:][possible]
+            found[1:][possible] = _find(table.keys, keys)
+            contexts.append(found)
+        return contexts
+
+    def _history(self, stream: Ints) -> Ints:
+        """The last L tokens [B, L] of stream [S, B], -1 for all that stands before the last `<s>`."""
+        last = stream[len(stream) - (self.order - 1) :]
+        last = np.where(last == Vocabulary.eos_id, len(self.vocabulary), last)
+        starts = last == len(self.vocabulary)
+        later = np.cumsum(starts[::-1], axis=0)[::-1] - starts
+        return np.ascontiguousarray(np.where(later > 0, -1, last).T)
+
+    def config_json(self) -> dict[str, Any]:
+        """Everything but vocabulary, tokenizer and tables."""
+        return {
+            "order": self.order,
+            "method": self.method,
+            "details": self.details,
+            "report": list(self.report),
+        }
+
+    def arrays(self) -> dict[str, Tensor]:
+        """`n.keys` (from order 2), `n.log10_prob`, `n.log10_backoff` (below the highest order)."""
+        found: dict[str, NDArray[Any]] = {}
+        for n, table in enumerate(self.tables, start=1):
+            if n > 1:
+                found[f"{n}.keys"] = table.keys
+            found[f"{n}.log10_prob"] = table.log10_prob
+            if n < self.order:
+                found[f"{n}.log10_backoff"] = table.log10_backoff
+        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in found.items()}
+
+    @classmethod
+    def from_parts(
+        cls, config: dict[str, Any], arrays: Mapping[str, Tensor], vocabulary: Vocabulary, tokenizer: Tokenizer
+    ) -> Self:
+        """The inverse of `config_json` and `arrays`. Raises FormatError for anything else."""
+        order, method = config.get("order"), config.get("method")
+        details, report = config.get("details", {}), config.get("report", [])
+        if type(order) is not int or not 1 <= order <= MAX_ORDER:
+            raise FormatError(f"n-gram model: order is {order!r}, not a whole number from 1 to {MAX_ORDER}.")
+        if not isinstance(method, str) or not isinstance(details, dict) or not isinstance(report, list):
+            raise FormatError("n-gram model: the configuration lacks method, details or report.")
+        expected = {f"{n}.log10_prob": torch.float32 for n in range(1, order + 1)}
+        expected |= {f"{n}.keys": torch.int64 for n in range(2, order + 1)}
+        expected |= {f"{n}.log10_backoff": torch.float32 for n in range(1, order)}
+        if expected != {name: array.dtype for name, array in arrays.items()}:
+            wrong = sorted(set(expected) ^ set(arrays)) or "their types"
+            raise FormatError(f"n-gram model: the arrays are not those of order {order}: {wrong}.")
+        unigrams, nothing = np.arange(len(vocabulary) + 1), np.zeros(0, dtype=np.float32)
+        tables = [
+            Table(
+                arrays[f"{n}.keys"].numpy() if n > 1 else unigrams,
+                arrays[f"{n}.log10_prob"].numpy(),
+                arrays[f"{n}.log10_backoff"].numpy() if n < order else nothing,
+            )
+            for n in range(1, order + 1)
+        ]
+        return cls(vocabulary, tokenizer, tables, method=method, details=details, report=report)
+
+
+def _find(keys: Ints, wanted: Ints) -> Ints:
+    """The row of each wanted key, -1 where it is not there."""
+    if not len(keys):
+        return np.full(wanted.shape, -1, dtype=np.int64)
+    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[place] == wanted, place, -1)
+
+
+def _numpy(tensor: Tensor) -> Ints:
+    return tensor.detach().to("cpu", torch.int64).numpy()
+
+
+def _state(history: Ints, like: Tensor) -> State:
+    return (torch.from_numpy(history).to(like.device),)
+
+
+def _validate(tables: Sequence[Table], vocabulary_size: int) -> None:
+    if not 1 <= len(tables) <= MAX_ORDER:
+        raise FormatError(f"n-gram model: {len(tables)} orders; 1 to {MAX_ORDER} are possible.")
+    base, below = vocabulary_size + 1, 0
+    for n, table in enumerate(tables, start=1):
+        size = len(table.keys)
+        backoffs = size if n < len(tables) else 0
+        if {table.keys.ndim, table.log10_prob.ndim, table.log10_backoff.ndim} != {1} or (
+            (len(table.log10_prob), len(table.log10_backoff)) != (size, backoffs)
+        ):
+            raise FormatError(f"n-gram model: the arrays of order {n} differ in length.")
+        if n == 1 and not np.array_equal(table.keys, np.arange(base)):
+            raise FormatError(f"n-gram model: {size} unigrams for a vocabulary of {vocabulary_size} and <s>.")
+        if n > 1 and size and not (0 <= table.keys[0] and table.keys[-1] < below * base):
+            raise FormatError(f"n-gram model: a context of order {n} does not exist.")
+        if n > 1 and not (np.diff(table.keys) > 0).all():
+            raise FormatError(f"n-gram model: the n-grams of order {n} are not sorted, or occur twice.")
+        if n > 1 and (table.keys % base == vocabulary_size).any():
+            raise FormatError(f"n-gram model: order {n} holds <s> after another word.")
+        if not (np.isfinite(table.log10_prob).all() and (table.log10_prob <= 0).all()):
+            raise FormatError(f"n-gram model: order {n} holds a log-probability that is not finite or positive.")
+        if not np.isfinite(table.log10_backoff).all():
+            raise FormatError(f"n-gram model: order {n} holds a backoff weight that is not finite.")
+        below = size
