@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
+from elman.cli.app import main
 from elman.language_model import State
 from elman.text.corpus import Text
 from elman.text.tokenizers import Tokenizer, get_tokenizer
@@ -75,3 +78,31 @@ def random_text(vocabulary_size: int, lengths: Sequence[int], *, seed: int = 11)
 
 def close(left: float, right: float, *, relative: float = 1e-12) -> bool:
     return math.isclose(left, right, rel_tol=relative, abs_tol=relative)
+
+
+def save_small_models(folder: Path) -> None:
+    """Random models as `elman train` would leave them: words/, wide/ (more words), letters/, prose/."""
+    from elman.checkpoint import save_model
+    from elman.neural.recurrent import RecurrentConfig, RecurrentModel
+
+    some = ["the", "cat", "sat", "on", "mat", "of", "a"]
+    kinds = {
+        "words": (some, "words"),
+        "wide": ([*some, "zebra", "dog"], "words"),
+        "letters": (list("abcdehmnorst␣"), "characters"),
+        "prose": ([*some, ".", ",", "!"], "prose"),
+    }
+    for seed, (name, (tokens, tokenizer)) in enumerate(kinds.items()):
+        torch.manual_seed(seed)
+        config = RecurrentConfig(embedding_size=7, hidden_size=9, num_layers=1, init_scale=1.0)
+        counts = [3, 50, *range(len(tokens), 0, -1)]
+        vocabulary = Vocabulary(["<unk>", "</s>", *tokens], counts)
+        save_model(RecurrentModel(vocabulary, get_tokenizer(tokenizer), config), folder / name)
+
+
+def run_cli(*arguments: str) -> int:
+    """The exit status of `elman` with these arguments."""
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code

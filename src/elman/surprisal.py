@@ -14,13 +14,17 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Literal
 
 import numpy as np
+import torch
 
 from elman.errors import OptionError
 from elman.events import CHUNK, WINDOW, run_window, sentence_nats
-from elman.language_model import LanguageModel, State, StatePolicy
+from elman.language_model import LanguageModel, State, StatePolicy, UnknownPolicy
 from elman.text.tokenizers import Token
+
+Per = Literal["token", "word", "sentence"]
 
 GROUP = 256  # lines scored together when all of them are at hand
 BATCH = 32  # sentences side by side
@@ -142,6 +146,42 @@ def grouped_surprisals(
             yield SentenceSurprisal(number, sentence_number, line, events)
 
 
+def rows(
+    sentence: SentenceSurprisal, *, per: Per = "token", unknown: UnknownPolicy = "word"
+) -> Iterator[dict[str, object]]:
+    """A sentence as flat rows for a table: one for each token, each word, or one in all.
+
+    bits      -log2 P; None under unknown="skip" where the token is unknown or the word holds such a token
+    ln, log10 of a sentence are logarithms of its probability, so at most 0; under unknown="skip" its
+              unknown tokens are in no sum and not in `events`
+    """
+    place: dict[str, object] = {"line": sentence.line, "sentence": sentence.sentence}
+    if per == "sentence":
+        skip = unknown == "skip"
+        nats = sentence.known_nats if skip else sentence.nats
+        yield place | {
+            "events": len(sentence.tokens) - (sentence.unknown if skip else 0),
+            "unknown": sentence.unknown,
+            "ln": -nats,
+            "log10": -nats / math.log(10),
+            "bits": nats / math.log(2),
+            "text": sentence.text[sentence.tokens[0].start : sentence.tokens[-1].end],
+        }
+        return
+    for position, token in enumerate(sentence.tokens if per == "token" else sentence.words(), start=1):
+        row = place | {"position": position}
+        row |= (
+            {"token": token.token}
+            if per == "token"
+            else {"word": token.text or token.token, "tokens": token.tokens}
+        )
+        row |= {"start": token.start, "end": token.end, "unknown": int(token.unknown)}
+        row |= {"bits": None if token.unknown and unknown == "skip" else token.bits}
+        if per == "token":
+            row |= {"text": token.text} | ({} if token.matched is None else {"matched": token.matched})
+        yield row
+
+
 class _Scorer:
     """Nats of group after group; carries the state from one to the next when asked to."""
 
@@ -192,7 +232,13 @@ class _Scorer:
         return np.concatenate(parts)
 
     def _matched(self, ids: np.ndarray) -> np.ndarray | None:
-        return None
+        """ids [N] → int64 [N], for a model that looks up n-grams; none of them reaches over a `</s>`."""
+        find = getattr(self.model, "matched_lengths", None)
+        if find is None:
+            return None
+        stream = torch.from_numpy(np.append(self.model.vocabulary.eos_id, ids).astype(np.int64))
+        found: np.ndarray = find(stream[:, None], self.model.start(1))[:, 0].numpy()
+        return found
 
 
 def _end(tokens: list[Token], line: str) -> Token:

@@ -1,0 +1,282 @@
+"""`elman evaluate`, also called `ppl`: the perplexity of models on a text, with its protocol.
+
+Not here: what is computed (evaluate.py), row by row (score.py). Only options, texts found, and tables.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from elman.cli import score as score  # `elman score` comes with this verb group
+from elman.cli.app import Json, app, emit, messages, progress
+from elman.errors import OptionError, TextError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from elman.evaluate import Breakdown, Bucket
+    from elman.language_model import LanguageModel, StatePolicy, UnknownPolicy
+    from elman.text.corpus import Text
+
+Split = Literal["train", "valid", "test"]
+Row = tuple[str, "LanguageModel", "Breakdown"]  # a model's name, the model, its figures under one protocol
+
+
+@app.command(name="evaluate", alias="ppl")
+def evaluate_command(
+    *models_and_text: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    split: Split | None = None,
+    state: Literal["carry", "reset", "both"] = "carry",
+    unknown: Literal["word", "skip", "both"] = "word",
+    batch_size: int = 32,
+    breakdown: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> None:
+    """Perplexity of one or more models on a text, with the protocol it was counted under.
+
+    Parameters
+    ----------
+    models_and_text
+        MODEL… TEXT. A model is a folder, a training run or an .arpa file. TEXT is a file, - for standard
+        input, a folder with train.txt valid.txt test.txt, or a built-in corpus.
+    split
+        Which part of a corpus or folder is scored (test). For one text file: the part that `elman train`
+        cuts off it; without --split the whole file.
+    state
+        carry: the model remembers across sentences. reset: every sentence on its own, what an n-gram
+        sees. both: one row each.
+    unknown
+        word: `<unk>` counts like a word, as in all Penn Treebank tables. skip: events that are unknown are
+        left out. both: one row each.
+    batch_size
+        Sentences side by side under --state reset; changes the speed only.
+    breakdown
+        Also show the figures by training count of the token and by place in the sentence.
+    """
+    from elman.checkpoint import load_model
+
+    for name in models_and_text:
+        if name.startswith("-") and name != "-":  # "-" is allowed in the list, so this is not found earlier
+            raise OptionError(f"unknown option: {name}.", remedy="elman evaluate --help lists the options.")
+    if len(models_and_text) < 2:
+        raise OptionError(
+            "evaluate needs at least one model and a text.",
+            remedy="elman evaluate MODEL TEXT, for instance: elman evaluate runs/lstm sotu-modern",
+        )
+    *names, source = models_and_text
+    if "-" in names:
+        raise OptionError("- (standard input) can be the text, not a model.", remedy="name the text last.")
+    if (Path(source) / "config.json").is_file():
+        raise OptionError(f"{source} is a model, not a text.", remedy="name the text last.")
+    models = [load_model(name) for name in names]
+    find = _texts(source, split, several=len(models) > 1)
+    entries: list[dict[str, object]] = []
+    rows: list[Row] = []
+    for name, model in zip(names, models, strict=True):
+        text = find(model)
+        found = _evaluate(name, model, text, state, unknown, batch_size)
+        rows += [(name, model, each) for each in found]
+        entries.append(_entry(name, model, text, found))
+    notes = _notes(rows)
+    if json:
+        emit({"text": source, "split": split, "models": entries, "notes": notes})
+        return
+    _print_table(rows, find(models[0]), source)
+    if breakdown:
+        for name, _, each in rows:
+            _print_breakdown(name, each)
+    for note in notes:
+        messages.print(note, markup=False)
+
+
+def _texts(source: str, split: Split | None, *, several: bool) -> Callable[[LanguageModel], Text]:
+    """A function from a model to the text in the model's tokens; like tokens are encoded once."""
+    from elman.text.builtin import BUILTIN
+    from elman.text.corpus import encode_string, encode_text
+    from elman.text.reading import open_blocks
+    from elman.text.sources import SPLITS, find_corpus
+
+    known: list[tuple[LanguageModel, Text]] = []
+    held = b"".join(open_blocks("-")).decode() if source == "-" and several else None
+    corpus = find_corpus(source) if source in BUILTIN or Path(source).is_dir() else None
+
+    def encode(model: LanguageModel) -> Text:
+        tokens = model.tokenizer, model.vocabulary
+        if held is not None:
+            return encode_string(held, *tokens)
+        if corpus is None:
+            if source != "-" and not Path(source).exists():
+                find_corpus(source)  # says what is near
+            text = encode_text("-" if source == "-" else Path(source), *tokens)
+            return text if split is None else _part(text, split, source)
+        place = SPLITS.index(split or "test")
+        if source in BUILTIN:
+            return encode_string(b"".join(corpus.parts[place](None)).decode(), *tokens)
+        return encode_text(Path(corpus.names[place]), *tokens)
+
+    def find(model: LanguageModel) -> Text:
+        for other, text in known:
+            if other.tokenizer == model.tokenizer and other.vocabulary == model.vocabulary:
+                return text
+        text = encode(model)
+        if text.events == 0:
+            raise TextError(
+                f"{source} is empty: there is no event to score.", remedy="give a text with a line."
+            )
+        known.append((model, text))
+        return text
+
+    return find
+
+
+def _part(text: Text, split: Split, source: str) -> Text:
+    """The part of a single file that training cuts off it."""
+    from elman.text.building import _cut as cut
+    from elman.text.sources import SPLITS
+
+    marks = cut(text.sentences, source)
+    place = SPLITS.index(split)
+    return text.part(marks[place], marks[place + 1])
+
+
+def _evaluate(
+    name: str, model: LanguageModel, text: Text, state: str, unknown: str, batch_size: int
+) -> list[Breakdown]:
+    """One breakdown for each protocol asked for; the nats are computed once for each state policy."""
+    from elman.evaluate import breakdown, event_nats, protocol_of
+
+    states: Sequence[StatePolicy] = ("carry", "reset") if state == "both" else (state,)  # type: ignore[assignment]
+    unknowns: Sequence[UnknownPolicy] = ("word", "skip") if unknown == "both" else (unknown,)  # type: ignore[assignment]
+    found = []
+    for policy in states:
+        with progress() as display:
+            task = display.add_task(f"{name} ({policy})", total=text.events, rate="")
+            began = time.monotonic()
+
+            def advanced(done: int, _: int, task: object = task, began: float = began) -> None:
+                rate = f"{done / max(time.monotonic() - began, 1e-9):,.0f} tokens/s"
+                display.update(task, completed=done, rate=rate)  # type: ignore[arg-type]
+
+            chunks = event_nats(model, text, state=policy, batch_size=batch_size, progress=advanced)
+            nats: np.ndarray | list[np.ndarray] = []
+            if len(unknowns) > 1:
+                nats = list(chunks)
+            for each in unknowns:
+                protocol = protocol_of(model, unknown=each, state=policy)
+                found.append(breakdown(nats or chunks, text, model.vocabulary, protocol))
+    return found
+
+
+def _entry(name: str, model: LanguageModel, text: Text, found: list[Breakdown]) -> dict[str, object]:
+    return {
+        "model": name,
+        "tokenizer": model.tokenizer.name,
+        "vocabulary_size": len(model.vocabulary),
+        "sentences": text.sentences,
+        "scores": [
+            each.score.as_json()
+            | {
+                "by_frequency": [bucket.as_json() for bucket in each.by_frequency],
+                "by_position": [bucket.as_json() for bucket in each.by_position],
+            }
+            for each in found
+        ],
+    }
+
+
+def _notes(rows: list[Row]) -> list[str]:
+    """What a reader of the numbers must know."""
+    notes = []
+    first = rows[0][1]
+    scores = [each.score for _, _, each in rows]
+    if any(model.tokenizer != first.tokenizer for _, model, _ in rows):
+        notes.append(
+            "These models cut the text into different tokens: compare them per word and in bits per byte, "
+            "never by the first perplexity."
+        )
+    unlike = any(model.vocabulary != first.vocabulary for _, model, _ in rows)
+    if unlike and any(one.unknown for one in scores):
+        notes.append(
+            "These models know different words, and some words of the text are unknown: the model that knows "
+            "fewer has the easier task. Compare models of one vocabulary, or texts without unknown words."
+        )
+    for one in {one.protocol.unknown: one for one in scores if one.unknown}.values():
+        skipped = one.protocol.unknown == "skip"
+        of = one.events + (one.unknown if skipped else 0)
+        share = f"{one.unknown:,} of {of:,} events ({100 * one.unknown / of:.1f} %) are <unk>"
+        if skipped:
+            notes.append(
+                f'unknown=skip: {share} and left out: "excluding OOVs" in other tools. Per word and per byte '
+                "are not given: the text without them has no count of its own."
+            )
+        else:
+            notes.append(f'unknown=word: {share} and count like a word: "including OOVs" in other tools.')
+    return notes
+
+
+def _print_table(rows: list[Row], text: Text, source: str) -> None:
+    first = rows[0][2].score
+    print(f"{source}: {text.sentences:,} sentences, {first.words:,} words, {first.bytes:,} bytes")
+    for protocol in dict.fromkeys(str(each.score.protocol) for _, _, each in rows):
+        print(protocol)
+    print()
+    lines = [("model", "unit", "state", "unknown", "perplexity", "per word", "bits/byte", "events", "<unk>")]
+    for name, _, each in rows:
+        found = each.score
+        whole = found.protocol.unknown == "word" or not found.unknown
+        lines.append(
+            (
+                name,
+                found.protocol.unit,
+                found.protocol.state,
+                found.protocol.unknown,
+                f"{found.perplexity:,.2f}",
+                f"{found.word_perplexity:,.2f}" if whole else "-",
+                f"{found.bits_per_byte:.4f}" if whole else "-",
+                f"{found.events:,}",
+                f"{found.unknown:,}",
+            )
+        )
+    _print_columns(lines, left=4)
+
+
+def _print_breakdown(name: str, each: Breakdown) -> None:
+    for title, buckets in (("training count", each.by_frequency), ("place in sentence", each.by_position)):
+        print(f"\n{name} ({each.score.protocol})")
+        if not buckets:
+            print(
+                "no table by training count: the vocabulary of this model has none (read from an ARPA file)"
+            )
+            continue
+        _print_columns([(title, "events", "share", "of all bits", "perplexity"), *_shares(buckets)], left=1)
+
+
+def _shares(buckets: list[Bucket]) -> list[tuple[str, ...]]:
+    events = sum(bucket.events for bucket in buckets) or 1
+    nats = sum(bucket.nats for bucket in buckets) or 1.0
+    return [
+        (
+            bucket.label,
+            f"{bucket.events:,}",
+            f"{100 * bucket.events / events:.1f} %",
+            f"{100 * bucket.nats / nats:.1f} %",
+            f"{bucket.perplexity:,.2f}" if bucket.events else "-",
+        )
+        for bucket in buckets
+    ]
+
+
+def _print_columns(lines: Sequence[tuple[str, ...]], *, left: int) -> None:
+    """Aligned columns, the first `left` of them to the left; no colour, so that a pipe reads the same."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for line in lines:
+        cells = [
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())

@@ -1,0 +1,162 @@
+"""`elman score`: the surprisal of every token, word or sentence of a text, as rows.
+
+Not here: what is computed (surprisal.py). A line is answered as soon as it comes: the lines read so far
+are scored together, so a file runs in large groups and `tail -f | elman score MODEL -` line by line.
+"""
+
+from __future__ import annotations
+
+import json as json_module
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from elman.cli.app import Json, app, emit, messages
+from elman.errors import TextError
+
+if TYPE_CHECKING:
+    from elman.surprisal import SentenceSurprisal
+
+
+@app.command(name="score")
+def score_command(
+    model: str,
+    text: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    per: Literal["token", "word", "sentence"] = "token",
+    format_: Annotated[Literal["tsv", "jsonl"], Parameter(name="--format")] = "tsv",
+    state: Literal["reset", "carry"] = "reset",
+    unknown: Literal["word", "skip"] = "word",
+    json: Json = False,
+) -> None:
+    """Surprisal in bits of every token or word, or log-probabilities of every sentence, of a text.
+
+    TSV has a header; inside a field a tab is written as `\\t`, a line end as `\\n`, a carriage return as
+    `\\r` and a backslash as `\\\\`; a number that is not given is NA. Protocol and totals follow on stderr.
+
+    Parameters
+    ----------
+    model
+        A model folder, a training run or an .arpa file.
+    text
+        A text file, one sentence per line, or - for standard input (answered line by line).
+    per
+        token: what the model predicts, with its place in the line. word: summed over the words between
+        white space, also for models of characters and subwords. sentence: ln, log10 and bits.
+    format_
+        tsv, or jsonl: one JSON object on each line.
+    state
+        reset: each sentence on its own. carry: the text is one document, a sentence is read after those
+        before it.
+    unknown
+        word: an unknown word has the surprisal of `<unk>`. skip: it has none and is left out of sums.
+    """
+    from elman.checkpoint import load_model
+    from elman.evaluate import protocol_of
+    from elman.surprisal import grouped_surprisals, rows
+
+    loaded = load_model(model)
+    totals = _Totals()
+    documents: list[dict[str, object]] = []
+    write = _Writer(format_) if not json else None
+    for sentence in grouped_surprisals(loaded, _groups(text), state=state):
+        totals.add(sentence, skip=unknown == "skip")
+        found = rows(sentence, per=per, unknown=unknown)
+        if write is None:
+            documents.extend(found)
+        else:
+            write.rows(found)
+    if not totals.sentences:
+        name = "standard input" if text == "-" else text
+        raise TextError(f"{name} is empty: there is no sentence to score.", remedy="give a text with a line.")
+    protocol = str(protocol_of(loaded, unknown=unknown, state=state))
+    if json:
+        emit(
+            {
+                "model": model,
+                "text": text,
+                "per": per,
+                "protocol": protocol,
+                **totals.as_json(),
+                "rows": documents,
+            }
+        )
+    else:
+        messages.print(f"{protocol}: {totals}", markup=False)
+
+
+def _groups(text: str) -> Iterator[list[str]]:
+    """Lines in groups: of standard input as many as have come, and everything printed before more is read."""
+    from elman.surprisal import GROUP
+    from elman.text.reading import open_blocks
+
+    for block in open_blocks("-" if text == "-" else Path(text)):
+        lines = block[:-1].decode().split("\n")
+        for first in range(0, len(lines), GROUP):
+            yield lines[first : first + GROUP]
+        sys.stdout.flush()
+
+
+class _Totals:
+    """Sums over the sentences so far."""
+
+    def __init__(self) -> None:
+        self.sentences = self.events = self.unknown = 0
+        self.nats = 0.0
+
+    def add(self, sentence: SentenceSurprisal, *, skip: bool) -> None:
+        self.sentences += 1
+        self.unknown += sentence.unknown
+        self.events += len(sentence.tokens) - (sentence.unknown if skip else 0)
+        self.nats += sentence.known_nats if skip else sentence.nats
+
+    @property
+    def perplexity(self) -> float:
+        mean = self.nats / self.events if self.events else math.nan
+        return math.exp(mean) if mean < 700 else (mean if math.isnan(mean) else math.inf)
+
+    def as_json(self) -> dict[str, object]:
+        return {**vars(self), "bits": self.nats / math.log(2), "perplexity": self.perplexity}
+
+    def __str__(self) -> str:
+        return (
+            f"{self.sentences:,} sentences, {self.events:,} events, {self.unknown:,} unknown, "
+            f"{self.nats / math.log(2):,.2f} bits, perplexity {self.perplexity:,.2f}"
+        )
+
+
+class _Writer:
+    """Rows on stdout, the header of a TSV before the first."""
+
+    def __init__(self, format_: str) -> None:
+        self.format, self.begun = format_, False
+
+    def rows(self, rows: Iterator[dict[str, object]]) -> None:
+        for row in rows:
+            if self.format == "jsonl":
+                finite = {
+                    key: None if isinstance(value, float) and not math.isfinite(value) else value
+                    for key, value in row.items()
+                }
+                sys.stdout.write(json_module.dumps(finite, ensure_ascii=False, allow_nan=False) + "\n")
+                continue
+            if not self.begun:
+                sys.stdout.write("\t".join(row) + "\n")
+                self.begun = True
+            sys.stdout.write("\t".join(map(_field, row.values())) + "\n")
+
+
+def _field(value: object) -> str:
+    if value is None:
+        return "NA"
+    if isinstance(value, float):
+        return f"{value:.6f}"
+    text = str(value)
+    for raw, written in (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r")):
+        text = text.replace(raw, written)
+    return text
