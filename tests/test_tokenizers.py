@@ -242,7 +242,7 @@ def test_a_panic_becomes_an_error_and_an_interruption_stays() -> None:
     def stops() -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(FormatError, match="BPE: index|BPE: .*Panic"):
+    with pytest.raises(FormatError, match="Panic"):
         bpe_module.guarded(panics, "BPE")
     with pytest.raises(KeyboardInterrupt):
         bpe_module.guarded(stops, "BPE")

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from elman.errors import TextError
 from elman.text.tokenizers import BPE, BYTE_TEXTS, Bytes, Characters, Tokenizer, Words, require_no_marks
-from elman.text.vocabulary import EOS, UNK, Vocabulary
+from elman.text.vocabulary import ASCII_SPACE, EOS, UNK, Vocabulary
 
 MAX_TYPES = 5_000_000
 """Different tokens that are counted at most: about a gigabyte of table."""
 
 _IS_SPACE = np.zeros(256, dtype=bool)
-_IS_SPACE[[9, 10, 11, 12, 13, 32]] = True
+_IS_SPACE[[ord(space) for space in ASCII_SPACE]] = True
 
 
 class Encoder:
@@ -128,7 +128,9 @@ class Encoder:
                 tokens += self.tokenizer.texts(piece)
                 tokens.append(EOS)
                 raw = piece.encode()
-                self._count_one(len(raw.split()), len(raw) + (end == len(line)))
+                # a sentence may begin in the middle of a word, after a no-break space: that word counts once
+                inside = start > 0 and line[start - 1] not in ASCII_SPACE and line[start] not in ASCII_SPACE
+                self._count_one(len(raw.split()) - inside, len(raw) + (end == len(line)))
             if not spans:
                 raw = line.encode()
                 self._count_between(len(raw.split()), len(raw) + 1)

@@ -18,7 +18,8 @@ from elman.errors import FormatError, OptionError
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"
 MAX_TOKENS = 1_000_000
 MAX_TOKEN_LENGTH = 100_000
-_ASCII_SPACE = frozenset(" \t\n\r\v\f")
+ASCII_SPACE = frozenset(" \t\n\r\v\f")
+"""What separates words, as in KenLM. Other Unicode blanks, the no-break space among them, do not."""
 
 
 class Vocabulary:
@@ -153,7 +154,7 @@ def _validate(tokens: tuple[str, ...]) -> None:
     for number, token in enumerate(tokens):
         if not isinstance(token, str):
             raise FormatError(f"vocabulary: token {number} is not a string.")
-        if not token or len(token) > MAX_TOKEN_LENGTH or not _ASCII_SPACE.isdisjoint(token):
+        if not token or len(token) > MAX_TOKEN_LENGTH or not ASCII_SPACE.isdisjoint(token):
             raise FormatError(
                 f"vocabulary: token {number} is empty, too long or holds a blank: {token!r:.80}."
             )
