@@ -72,7 +72,7 @@ def test_the_table_says_how_it_was_counted(capsys: pytest.CaptureFixture[str]) -
         ["words", "word", "carry", "word"],
         ["words", "word", "reset", "word"],
     ]
-    assert "2 of 22 events (9.1 %) are <unk> and count like a word" in err
+    assert "words: 2 of 22 events (9.1 %) are <unk> and count like a word" in err
 
 
 def test_skipped_unknowns_are_labelled_and_give_no_figure_per_word(

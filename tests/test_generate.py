@@ -22,7 +22,10 @@ from elman.generate import (
     samples,
     token_stream,
 )
+from elman.ngram.kneser_ney import KneserNeySettings, estimate
+from elman.text.corpus import encode_string
 from elman.text.tokenizers import get_tokenizer
+from elman.text.vocabulary import Vocabulary
 from table_model import TableModel, close, oracle
 
 MODEL = TableModel(["the", "cat", "sat", "on", "mat", "of", "a", "dog", "ran"])
@@ -304,3 +307,17 @@ def test_settings_out_of_range_are_told(options: dict[str, float], cause: str) -
 def test_no_samples_are_refused() -> None:
     with pytest.raises(OptionError, match="0 samples"):
         samples(MODEL, "", count=0)
+
+
+def test_an_n_gram_model_generates_through_the_same_call() -> None:
+    words = get_tokenizer("words")
+    training = "the cat sat on the mat\nthe dog sat\na mat sat on a cat\n" * 3
+    vocabulary = Vocabulary.build(Counter(training.split()), sentences=9)
+    model = estimate(
+        encode_string(training, words, vocabulary), vocabulary, words, KneserNeySettings(order=3)
+    )
+    for sample in samples(model, "the", GenerationSettings(lines=2, top_k=3, seed=2), count=4):
+        assert sample.tokens.count("</s>") == 2
+        ids = torch.tensor([1, *(vocabulary.id(token) for token in ("the", *sample.tokens))])[:, None]
+        nats, _ = model.token_nats(ids, model.start(1))
+        assert close(sample.nats, float(nats[1:].double().sum()), relative=1e-6)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 from elman.errors import OptionError, TextError
-from elman.surprisal import SentenceSurprisal, grouped_surprisals, surprisals
+from elman.ngram.backoff import NgramModel
+from elman.ngram.kneser_ney import KneserNeySettings, estimate
+from elman.surprisal import SentenceSurprisal, grouped_surprisals, rows, surprisals
+from elman.text.corpus import encode_string
+from elman.text.tokenizers import get_tokenizer
+from elman.text.vocabulary import Vocabulary
 from table_model import TableModel, close, oracle
 
 WORDS = TableModel(["the", "cat", "sat", "on", "mat", "of", "añejo"])
@@ -164,3 +170,38 @@ def test_bad_input_is_told() -> None:
 
 def test_no_lines_give_nothing() -> None:
     assert list(surprisals(WORDS, [])) == []
+
+
+def ngram(text: str) -> NgramModel:
+    words = get_tokenizer("words")
+    vocabulary = Vocabulary.build(Counter(text.split()), sentences=text.count("\n"))
+    return estimate(encode_string(text, words, vocabulary), vocabulary, words, KneserNeySettings(order=3))
+
+
+def test_an_n_gram_model_says_how_much_of_the_context_it_matched() -> None:
+    """By hand: the longest of the training text's n-grams, up to 3, that ends at each token."""
+    training = "the cat sat on the mat\nthe dog sat\non the mat the cat\n" * 2
+    listed = set()
+    for line in training.splitlines():
+        tokens = ["<s>", *line.split(), "</s>"]
+        listed |= {tuple(tokens[k : k + n]) for n in (1, 2, 3) for k in range(len(tokens) - n + 1)}
+    lines = ["the cat sat on the dog", "sat zebra the mat", "", "on the mat"]
+    for group in (1, 3, 256):
+        for sentence in surprisals(ngram(training), lines, group=group):
+            tokens = ["<s>", *(token.token for token in sentence.tokens)]
+            for end, token in enumerate(sentence.tokens, start=2):
+                longest = [n for n in (1, 2, 3) if n <= end and tuple(tokens[end - n : end]) in listed]
+                assert token.matched == max(longest, default=1)
+                assert list(rows(sentence))[end - 2]["matched"] == token.matched
+
+
+def test_an_n_gram_model_carries_nothing_over_a_sentence_end() -> None:
+    model = ngram("the cat sat on the mat\nthe dog sat\na mat sat\n" * 3)
+    found = [[s.nats for s in surprisals(model, LINES, state=state)] for state in ("carry", "reset")]  # type: ignore[arg-type]
+    assert np.allclose(found[0], found[1], rtol=1e-12)
+
+
+def test_rows_of_a_model_without_n_grams_have_no_matched_length() -> None:
+    (sentence,) = surprisals(WORDS, ["the cat"])
+    assert all("matched" not in row for row in rows(sentence))
+    assert [row["position"] for row in rows(sentence, per="word")] == [1, 2, 3]

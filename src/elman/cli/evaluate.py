@@ -205,17 +205,25 @@ def _notes(rows: list[Row]) -> list[str]:
             "These models know different words, and some words of the text are unknown: the model that knows "
             "fewer has the easier task. Compare models of one vocabulary, or texts without unknown words."
         )
-    for one in {one.protocol.unknown: one for one in scores if one.unknown}.values():
-        skipped = one.protocol.unknown == "skip"
-        of = one.events + (one.unknown if skipped else 0)
-        share = f"{one.unknown:,} of {of:,} events ({100 * one.unknown / of:.1f} %) are <unk>"
-        if skipped:
+    told: dict[tuple[str, int, int], list[str]] = {}
+    for name, _, each in rows:
+        found = each.score
+        of = found.events + (found.unknown if found.protocol.unknown == "skip" else 0)
+        if found.unknown:
+            told.setdefault((found.protocol.unknown, found.unknown, of), []).append(name)
+    for (policy, unknown, of), names in told.items():
+        share = (
+            f"{', '.join(dict.fromkeys(names))}: {unknown:,} of {of:,} events ({100 * unknown / of:.1f} %)"
+        )
+        if policy == "skip":
             notes.append(
-                f'unknown=skip: {share} and left out: "excluding OOVs" in other tools. Per word and per byte '
-                "are not given: the text without them has no count of its own."
+                f'unknown=skip: {share} are <unk> and left out: "excluding OOVs" in other tools. Per word and '
+                "per byte are not given: the text without them has no count of its own."
             )
         else:
-            notes.append(f'unknown=word: {share} and count like a word: "including OOVs" in other tools.')
+            notes.append(
+                f'unknown=word: {share} are <unk> and count like a word: "including OOVs" in other tools.'
+            )
     return notes
 
 
