@@ -95,7 +95,7 @@ def clear(run: Path) -> None:
     """Remove what a run has written, to begin anew; FormatError when other files stand there too."""
     if not run.exists():
         return
-    own = {LATEST, BEST, LOG, "config.json", "vocabulary.json", "model.safetensors"}
+    own = {LATEST, BEST, LOG, "run.json", "config.json", "vocabulary.json", "model.safetensors"}
     strange = [
         path.name
         for path in sorted(run.iterdir())

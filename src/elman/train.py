@@ -178,9 +178,8 @@ class _Training:
                 tokens += step.events
                 yield step
                 due = config.save_every is not None and progress.step % config.save_every == 0
-                if (due or time.perf_counter() - saved > config.save_seconds) and progress.position < len(
-                    windows
-                ):
+                late = time.perf_counter() - saved > config.save_seconds
+                if (due or late) and progress.position < len(windows):
                     yield from self._saved()
                     saved = time.perf_counter()
             yield self._validate(len(windows), tokens / max(1e-9, time.perf_counter() - began))
@@ -236,7 +235,7 @@ class _Training:
         )
 
     def _rate(self, windows: int) -> float:
-        """The learning rate at this position; random lengths make `windows` differ from the nominal number."""
+        """The learning rate here; random lengths make `windows` differ from the nominal number."""
         progress = self.progress
         return learning_rate(
             self.config,
@@ -305,7 +304,8 @@ class _Training:
             return None
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters):
             raise DivergenceError(
-                f"the weights are no longer finite after update {progress.step}; the last good checkpoint is kept.",
+                f"training diverged: the weights are not finite after update {progress.step}. "
+                "The last good checkpoint is kept.",
                 remedy=f"a smaller --lr (now {self.config.lr:g}), in a new --save folder.",
             )
         progress.log_bytes = self.log.sync() if self.log is not None else 0

@@ -25,7 +25,7 @@ if typing.TYPE_CHECKING:
 EOS_ID = 1
 """`Vocabulary.eos_id`."""
 POOL = 100
-"""Batches sorted by length together in sentence mode: enough for little padding, few enough to stay random."""
+"""Batches sorted by length together in sentence mode: enough for little padding, few enough to be random."""
 
 
 @dataclass(frozen=True)

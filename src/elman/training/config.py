@@ -147,7 +147,7 @@ class TrainConfig(BaseModel):
 
 
 def parse_train_config(options: dict[str, Any]) -> TrainConfig:
-    """The configuration with these options, defaults for the rest; OptionError names the one that is wrong."""
+    """These options, defaults for the rest; OptionError names the one that is wrong."""
     try:
         return TrainConfig.model_validate(options)
     except ValidationError as error:

@@ -18,7 +18,8 @@ class Progress:
     nats, events  of this epoch's windows so far: their running mean is the train perplexity
     best_nats   per event, of the best validation;  best_epoch  counts from 1
     setbacks    epochs without a better validation, in all;  waiting  since the best one
-    skipped     updates in a row without a finite gradient;  hopeless  windows in a row worse than a blind guess
+    skipped     updates in a row without a finite gradient
+    hopeless    windows in a row far above a blind guess
     seconds     spent in updates;  log_bytes  length of the log when the state was saved
     history     one row for each epoch: train and valid perplexity, learning rate, seconds
     """

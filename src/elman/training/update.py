@@ -90,5 +90,5 @@ def guard(
         f"training diverged in epoch {progress.epoch + 1} at update {progress.step + 1}: {what}. "
         "The last good checkpoint is kept.",
         reason="the learning rate is too high, or the gradient explodes.",
-        remedy=f"a smaller --lr (now {config.lr:g}) or --clip (now {config.clip:g}; 0 is off), in a new --save folder.",
+        remedy=f"a smaller --lr (now {config.lr:g}) or --clip (now {config.clip:g}), in a new --save folder.",
     )
