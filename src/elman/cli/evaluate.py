@@ -217,8 +217,8 @@ def _notes(rows: list[Row]) -> list[str]:
         )
         if policy == "skip":
             notes.append(
-                f'unknown=skip: {share} are <unk> and left out: "excluding OOVs" in other tools. Per word and '
-                "per byte are not given: the text without them has no count of its own."
+                f'unknown=skip: {share} are <unk> and left out: "excluding OOVs" in other tools. Per word '
+                "and per byte are not given: the text without them has no count of its own."
             )
         else:
             notes.append(
