@@ -138,7 +138,7 @@ class NgramModel:
             listed = before >= 0
             log10[listed] += self.tables[n - 2].log10_backoff[before[listed]]
             found = np.full(events.shape, -1, dtype=np.int64)
-            found[listed] = _find(self.tables[n - 1].keys, before[listed] * base + events[listed])
+            found[listed] = find_rows(self.tables[n - 1].keys, before[listed] * base + events[listed])
             hit = found >= 0
             log10[hit] = self.tables[n - 1].log10_prob[found[hit]]
             matched[hit] = n
@@ -153,7 +153,7 @@ class NgramModel:
             found = np.full(stream.shape, -1, dtype=np.int64)
             possible = (contexts[-1][:-1] >= 0) & (stream[1:] >= 0) & ~ends[1:]
             keys = contexts[-1][:-1][possible] * base + stream[1:][possible]
-            found[1:][possible] = _find(table.keys, keys)
+            found[1:][possible] = find_rows(table.keys, keys)
             contexts.append(found)
         return contexts
 
@@ -187,7 +187,11 @@ class NgramModel:
 
     @classmethod
     def from_parts(
-        cls, config: dict[str, Any], arrays: Mapping[str, Tensor], vocabulary: Vocabulary, tokenizer: Tokenizer
+        cls,
+        config: dict[str, Any],
+        arrays: Mapping[str, Tensor],
+        vocabulary: Vocabulary,
+        tokenizer: Tokenizer,
     ) -> Self:
         """The inverse of `config_json` and `arrays`. Raises FormatError for anything else."""
         order, method = config.get("order"), config.get("method")
@@ -214,8 +218,8 @@ class NgramModel:
         return cls(vocabulary, tokenizer, tables, method=method, details=details, report=report)
 
 
-def _find(keys: Ints, wanted: Ints) -> Ints:
-    """The row of each wanted key, -1 where it is not there."""
+def find_rows(keys: Ints, wanted: Ints) -> Ints:
+    """The row of each wanted key [...] among rising keys [N], -1 where it is not there."""
     if not len(keys):
         return np.full(wanted.shape, -1, dtype=np.int64)
     place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
@@ -243,14 +247,14 @@ def _validate(tables: Sequence[Table], vocabulary_size: int) -> None:
             raise FormatError(f"n-gram model: the arrays of order {n} differ in length.")
         if n == 1 and not np.array_equal(table.keys, np.arange(base)):
             raise FormatError(f"n-gram model: {size} unigrams for a vocabulary of {vocabulary_size} and <s>.")
-        if n > 1 and size and not (0 <= table.keys[0] and table.keys[-1] < below * base):
+        if n > 1 and size and not (table.keys[0] >= 0 and table.keys[-1] < below * base):
             raise FormatError(f"n-gram model: a context of order {n} does not exist.")
         if n > 1 and not (np.diff(table.keys) > 0).all():
             raise FormatError(f"n-gram model: the n-grams of order {n} are not sorted, or occur twice.")
         if n > 1 and (table.keys % base == vocabulary_size).any():
             raise FormatError(f"n-gram model: order {n} holds <s> after another word.")
         if not (np.isfinite(table.log10_prob).all() and (table.log10_prob <= 0).all()):
-            raise FormatError(f"n-gram model: order {n} holds a log-probability that is not finite or positive.")
+            raise FormatError(f"n-gram model: order {n} holds a log-probability above 0 or not finite.")
         if not np.isfinite(table.log10_backoff).all():
             raise FormatError(f"n-gram model: order {n} holds a backoff weight that is not finite.")
         below = size

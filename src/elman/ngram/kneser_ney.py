@@ -55,12 +55,12 @@ class KneserNeySettings:
 
     def __post_init__(self) -> None:
         if not 1 <= self.order <= MAX_ORDER:
-            raise OptionError(f"order {self.order} is not possible.", remedy=f"give --order 1 to {MAX_ORDER}.")
+            raise OptionError(f"order {self.order} is not possible.", remedy=f"give 1 to {MAX_ORDER}.")
         cuts = self.prune
         if not cuts or len(cuts) > self.order or min(cuts) < 0 or list(cuts) != sorted(cuts):
             raise OptionError(
                 f"cut-offs {' '.join(map(str, cuts))} are not possible for order {self.order}.",
-                reason="there is one for each order, the last one holds for the orders above; they never fall.",
+                reason="there is one for each order, the last holds for the orders above; they never fall.",
                 remedy="for instance 0 0 1: leave out what occurs once from order 3 on.",
             )
         if cuts[0]:
@@ -73,10 +73,10 @@ class KneserNeySettings:
             len(fallback) == 3 and all(0 < amount < j for j, amount in enumerate(fallback, start=1))
         ):
             raise OptionError(
-                f"fallback discounts {fallback} are not possible.", remedy="0 < D1 < 1, 0 < D2 < 2, 0 < D3 < 3."
+                f"fallback discounts {fallback} are not possible.", remedy="0 < D1 < 1, D2 < 2, D3 < 3."
             )
         if isinstance(fallback, str) and fallback not in ("auto", "never"):
-            raise OptionError(f"discount fallback {fallback!r} is unknown.", remedy="auto, never or 3 numbers.")
+            raise OptionError(f"discount fallback {fallback!r} is unknown.", remedy="give auto or never.")
 
 
 def estimate(
@@ -114,7 +114,8 @@ def estimate(
         rows = np.where(kept, np.cumsum(kept) - 1, -1)
         log10 = np.minimum(np.log10(prob), 0).astype(np.float32)
         tables.append(Table(keys, log10, np.zeros(0, dtype=np.float32)))
-        summary.append({"order": n, "distinct": len(kept), "kept": len(keys), "discounts": list(discount[1:])})
+        found = {"order": n, "distinct": len(kept), "kept": len(keys), "discounts": list(discount[1:])}
+        summary.append(found)
     details = {"settings": {**asdict(settings), "prune": list(settings.prune)}, "orders": summary}
     return NgramModel(vocabulary, tokenizer, tables, method="kneser-ney", details=details, report=report)
 

@@ -31,10 +31,10 @@ def add_k(
     Raises OptionError.
     """
     if not (math.isfinite(k) and k > 0):
-        raise OptionError(f"k is {k:g}.", reason="without it, what never occurred is impossible.", remedy="k > 0.")
+        raise OptionError(f"k is {k:g}.", remedy="give a number above 0, for instance 0.01.")
     size = len(vocabulary)
     counts = count(text.ids, order, size)
-    tables = []
+    tables: list[Table] = []
     for n, own in enumerate(counts.orders, start=1):
         prob = np.full(len(own.keys), 1 / size)
         if n == order:
@@ -55,7 +55,7 @@ def stupid_backoff(
 
         S(w | v) = c(v w) / c(v)                          where v w occurs
                  = α S(w | v without its first word)      else; S(w) = c(w) / N, α / V for unseen words
-        P(w | v) = S(w | v) / Z(v),   Z(v) = 1 + α (Z(v') - Σ_{seen w} S(w | v')),   v' = v without its first word
+        P(w | v) = S(w | v) / Z(v),  Z(v) = 1 + α (Z(v') - Σ_{seen w} S(w | v')),  v' = v without its first
 
     Brants et al. do not normalize: their scores are no probabilities and have no perplexity. Dividing by
     Z(v) keeps the order of the words in each context. backoff(v) = α Z(v') / Z(v). Raises OptionError.
@@ -72,7 +72,7 @@ def stupid_backoff(
     prob = score / whole
     prob[size] = 1
     tables = [_table(unigrams.keys, prob, 1)]
-    # Z of the context each n-gram of the order below is; the empty context and its only "suffix" to begin with
+    # Z of each context of the order below, and where the context without its first word stands in it
     normalizer, shorter = np.array([whole]), np.zeros(size + 1, dtype=np.int64)
     for n, own in enumerate(counts.orders[1:], start=2):
         prefix = counts.prefix(n)
@@ -93,7 +93,7 @@ def stupid_backoff(
 def _context_totals(counts: Counts, n: int, prefix: Ints) -> Doubles:
     """c(v) of every n-gram of order n - 1 as a context; at order 1 the length of the text."""
     contexts = len(counts.orders[n - 2].keys) if n > 1 else 1
-    return np.bincount(prefix, weights=counts.orders[n - 1].raw, minlength=contexts)
+    return np.bincount(prefix, weights=counts.orders[n - 1].raw, minlength=contexts).astype(np.float64)
 
 
 def _table(keys: Ints, prob: Doubles, n: int) -> Table:
