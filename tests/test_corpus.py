@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import os
 import sys
 from collections import Counter
@@ -12,14 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from elman.errors import ElmanError, OptionError, TextError
-from elman.text import building, corpus, encoding, reading
-from elman.text import cache as store
-from elman.text.corpus import Corpus, Text, TextSettings, encode_string, encode_text, load_corpus
-from elman.text.tokenizers import BPE, Bytes, Characters, Prose, Tokenizer, Words
+from elman.errors import OptionError, TextError
+from elman.text import building, corpus, reading
+from elman.text.corpus import Corpus, Text, TextSettings, encode_string, load_corpus
+from elman.text.tokenizers import BPE, Words
 from elman.text.vocabulary import Vocabulary
 
 PTB = os.environ.get("ELMAN_PTB")
@@ -114,38 +110,6 @@ def test_settings_limit_the_vocabulary(tmp_path: Path) -> None:
             TextSettings(**wrong)  # type: ignore[arg-type]
 
 
-PARTS = ["a", "Mr.", "The", " ", "  ", "\t", "\n", "\n\n", ". ", "é", "\u00a0", "[note]", "\r\n", "😀", "x"]
-
-
-@given(text=st.lists(st.sampled_from(PARTS), max_size=30).map("".join))
-@pytest.mark.parametrize("tokenizer", [Words(), Prose(), Characters(), Bytes()], ids=repr)
-@pytest.mark.parametrize("block", [5, 1 << 20])
-def test_bulk_encoding_equals_the_tokenizer_line_by_line(
-    tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, block: int, text: str
-) -> None:
-    plain = text.replace("\r\n", "\n")
-    plain += "\n" * (bool(plain) and not plain.endswith("\n"))
-    sentences = [tokens for line in plain.split("\n")[:-1] for tokens in tokenizer.split(line)]
-    vocabulary = Vocabulary(["<unk>", "</s>", "a", "mr", ".", "é", "␣", "<C3>"])
-    wanted = [number for tokens in sentences for number in [*vocabulary.ids(tokens), 1]]
-    found = encode_string(text, tokenizer, vocabulary)
-    assert found.ids.tolist() == wanted
-    assert found.sentences == len(sentences) == len(found.words) == len(found.ends)
-    if sentences:
-        assert found.bytes.sum() == len(plain.encode())
-        assert found.words.sum() == len(plain.encode().split())
-    path = write(tmp_path_factory.mktemp("encode") / "text", text)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "BLOCK", block)
-        if not found.words.any():
-            with pytest.raises(TextError, match="no word"):
-                encode_text(path, tokenizer, vocabulary)
-            return
-        again = encode_text(path, tokenizer, vocabulary)
-    for name in ("ids", "words", "bytes"):
-        assert np.array_equal(getattr(again, name), getattr(found, name))
-
-
 def test_prose_bytes_between_sentences_belong_to_the_one_before(tmp_path: Path) -> None:
     train = "\n[note]\nOne. Two!  \n\n[Laughter]\nThree.\n"
     made = load_corpus(folder(tmp_path / "f", train, "\nFour.\n", "Five.\n"), TextSettings(tokenizer="prose"))
@@ -220,105 +184,6 @@ def test_standard_input_is_not_cached(tmp_path: Path, monkeypatch: pytest.Monkey
         load_corpus("-", TextSettings(tokenizer="bpe"))
 
 
-def test_the_cache_is_used_and_keyed_by_content_and_settings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, cache = write(tmp_path / "one.txt", "\n".join(LINES)), tmp_path / "cache"
-    first = load_corpus(path, cache=cache)
-    with monkeypatch.context() as patch:
-        patch.setattr(corpus, "build", lambda *_: pytest.fail("built again"))
-        again = load_corpus(path, cache=cache)
-    assert again.digest == first.digest
-    assert again.origin == first.origin
-    assert np.array_equal(again.train.stream(), first.train.stream())
-    load_corpus(path, TextSettings(numbers=False), cache=cache)  # no part of a word corpus: the same entry
-    assert len(list((cache / "corpora").iterdir())) == 1
-    load_corpus(path, TextSettings(min_count=2), cache=cache)
-    write(path, "\n".join([*LINES, "more"]))
-    load_corpus(path, cache=cache)
-    assert len(list((cache / "corpora").iterdir())) == 3
-    with pytest.raises(ValueError):
-        again.train.ids[0] = 5
-
-
-@pytest.mark.parametrize("name", ["whole.i32", "words.i32", "bytes.i32", "corpus.json"])
-@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "empty"])
-def test_a_damaged_cache_is_built_again(tmp_path: Path, name: str, damage: str) -> None:
-    path, cache = write(tmp_path / "one.txt", "\n".join(LINES)), tmp_path / "cache"
-    first = load_corpus(path, cache=cache)
-    digest, stream = first.digest, first.train.stream().tolist()
-    del first
-    (entry,) = (cache / "corpora").iterdir()
-    raw = bytearray((entry / name).read_bytes())
-    raw[len(raw) // 2] ^= 0xFF
-    (entry / name).unlink()
-    if damage != "remove":
-        write(entry / name, {"flip": bytes(raw), "cut": bytes(raw[:-1]), "empty": b""}[damage])
-    again = load_corpus(path, cache=cache)
-    assert again.digest == digest
-    assert again.train.stream().tolist() == stream
-    assert any("damaged" in note for note in again.notes)
-    assert load_corpus(path, cache=cache).notes == ()
-
-
-@pytest.mark.parametrize(
-    "change", [{"sentences": 3}, {"events": [0]}, {"tokenizer": {}}, {"vocabulary": None}]
-)
-def test_a_cache_that_lies_is_built_again(tmp_path: Path, change: dict[str, object]) -> None:
-    path, cache = write(tmp_path / "one.txt", "\n".join(LINES)), tmp_path / "cache"
-    load_corpus(path, cache=cache)
-    (entry,) = (cache / "corpora").iterdir()
-    description = json.loads((entry / "corpus.json").read_text("utf-8"))
-    write(entry / "corpus.json", json.dumps(description | change))
-    assert any("damaged" in note for note in load_corpus(path, cache=cache).notes)
-
-
-def test_an_unwritable_cache_is_gone_round(tmp_path: Path) -> None:
-    path, blocked = write(tmp_path / "one.txt", "\n".join(LINES)), write(tmp_path / "file", "no folder")
-    made = load_corpus(path, cache=blocked)
-    assert made.train.sentences == 54
-    assert "cannot be written" in made.notes[0]
-
-
-def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, cache = write(tmp_path / "one.txt", "\n".join(LINES)), tmp_path / "cache"
-    calls: list[Path] = []
-
-    def full(source: object, resolved: object, place: Path, report: object) -> None:
-        calls.append(place)
-        write(place / "whole.i32", "half")
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(corpus, "build", full)
-        with pytest.raises(ElmanError, match="No space left") as caught:
-            load_corpus(path, cache=cache)
-    assert "ELMAN_CACHE" in caught.value.remedy
-    assert len(calls) == 2
-    assert not any(place.exists() for place in calls)
-    assert load_corpus(path, cache=cache).notes == ()
-
-
-def test_leftovers_of_killed_programs_go(tmp_path: Path) -> None:
-    root = tmp_path / "corpora"
-    old, fresh = root / ".building-old", root / ".building-new"
-    for place in (old, fresh):
-        place.mkdir(parents=True)
-    os.utime(old, (1, 1))
-    store.building_folder(root)
-    assert not old.exists()
-    assert fresh.exists()
-
-
-def test_too_many_different_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "MAX_TYPES", 20)
-    path = write(tmp_path / "log.txt", "".join(f"id{number} x\n" for number in range(40)))
-    with pytest.raises(TextError, match="more than 20 different words") as caught:
-        load_corpus(path)
-    assert "bpe" in caught.value.remedy
-    encode_text(path, Words(), Vocabulary(["<unk>", "</s>", "x"]))  # a fixed vocabulary has no such limit
-
-
 def test_subwords_are_learned_from_the_training_part_only(tmp_path: Path) -> None:
     pytest.importorskip("tokenizers", reason="the extra bpe is not installed")
     lines = ["the cat sat on the mat"] * 18 + ["zyzzyva zyzzyva zyzzyva"] * 2
@@ -332,24 +197,6 @@ def test_subwords_are_learned_from_the_training_part_only(tmp_path: Path) -> Non
     assert same.ids.tolist() == made.train.ids.tolist()
     three = folder(tmp_path / "f", "\n".join(lines[:18]), lines[18], lines[19])
     assert load_corpus(three, TextSettings(tokenizer="bpe", bpe_size=280)).digest == made.digest
-
-
-def test_encode_text_maps_what_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, vocabulary = write(tmp_path / "t", "a b\nb\n"), Vocabulary(["<unk>", "</s>", "b"])
-    small = encode_text(path, Words(), vocabulary)
-    monkeypatch.setattr(corpus, "_IN_MEMORY", 0)
-    seen: list[int] = []
-    large = encode_text(str(path), Words(), vocabulary, progress=lambda what, done, total: seen.append(total))
-    assert isinstance(large.ids, np.memmap)
-    assert large.stream().tolist() == small.stream().tolist() == [1, 0, 2, 1, 2, 1]
-    assert set(seen) == {6}
-    with pytest.raises(TextError, match="line 2: the word </s>"):
-        encode_text(write(tmp_path / "u", "a\n</s>\n"), Words(), vocabulary)
-    with pytest.raises(TextError, match="does not exist"):
-        encode_text(tmp_path / "absent", Words(), vocabulary)
-    with pytest.raises(TextError, match="surrogate"):
-        encode_string("\ud800", Words(), vocabulary)
-    assert encode_string("", Words(), vocabulary).stream().tolist() == [1]
 
 
 def test_long_texts_cross_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

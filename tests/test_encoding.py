@@ -1,0 +1,80 @@
+"""Encoding in bulk equals the tokenizer line by line, and a user's own text streams."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elman.errors import TextError
+from elman.text import corpus, encoding, reading
+from elman.text.corpus import encode_string, encode_text, load_corpus
+from elman.text.tokenizers import Bytes, Characters, Prose, Tokenizer, Words
+from elman.text.vocabulary import Vocabulary
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+PARTS = ["a", "Mr.", "The", " ", "  ", "\t", "\n", "\n\n", ". ", "é", "\u00a0", "[note]", "\r\n", "😀", "x"]
+
+
+@given(text=st.lists(st.sampled_from(PARTS), max_size=30).map("".join))
+@pytest.mark.parametrize("tokenizer", [Words(), Prose(), Characters(), Bytes()], ids=repr)
+@pytest.mark.parametrize("block", [5, 1 << 20])
+def test_bulk_encoding_equals_the_tokenizer_line_by_line(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, block: int, text: str
+) -> None:
+    plain = text.replace("\r\n", "\n")
+    plain += "\n" * (bool(plain) and not plain.endswith("\n"))
+    sentences = [tokens for line in plain.split("\n")[:-1] for tokens in tokenizer.split(line)]
+    vocabulary = Vocabulary(["<unk>", "</s>", "a", "mr", ".", "é", "␣", "<C3>"])
+    wanted = [number for tokens in sentences for number in [*vocabulary.ids(tokens), 1]]
+    found = encode_string(text, tokenizer, vocabulary)
+    assert found.ids.tolist() == wanted
+    assert found.sentences == len(sentences) == len(found.words) == len(found.ends)
+    if sentences:
+        assert found.bytes.sum() == len(plain.encode())
+        assert found.words.sum() == len(plain.encode().split())
+    path = write(tmp_path_factory.mktemp("encode") / "text", text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "BLOCK", block)
+        if not found.words.any():
+            with pytest.raises(TextError, match="no word"):
+                encode_text(path, tokenizer, vocabulary)
+            return
+        again = encode_text(path, tokenizer, vocabulary)
+    for name in ("ids", "words", "bytes"):
+        assert np.array_equal(getattr(again, name), getattr(found, name))
+
+
+def test_too_many_different_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "MAX_TYPES", 20)
+    path = write(tmp_path / "log.txt", "".join(f"id{number} x\n" for number in range(40)))
+    with pytest.raises(TextError, match="more than 20 different words") as caught:
+        load_corpus(path)
+    assert "bpe" in caught.value.remedy
+    encode_text(path, Words(), Vocabulary(["<unk>", "</s>", "x"]))  # a fixed vocabulary has no such limit
+
+
+def test_encode_text_maps_what_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, vocabulary = write(tmp_path / "t", "a b\nb\n"), Vocabulary(["<unk>", "</s>", "b"])
+    small = encode_text(path, Words(), vocabulary)
+    monkeypatch.setattr(corpus, "_IN_MEMORY", 0)
+    seen: list[int] = []
+    large = encode_text(str(path), Words(), vocabulary, progress=lambda what, done, total: seen.append(total))
+    assert isinstance(large.ids, np.memmap)
+    assert large.stream().tolist() == small.stream().tolist() == [1, 0, 2, 1, 2, 1]
+    assert set(seen) == {6}
+    with pytest.raises(TextError, match="line 2: the word </s>"):
+        encode_text(write(tmp_path / "u", "a\n</s>\n"), Words(), vocabulary)
+    with pytest.raises(TextError, match="does not exist"):
+        encode_text(tmp_path / "absent", Words(), vocabulary)
+    with pytest.raises(TextError, match="surrogate"):
+        encode_string("\ud800", Words(), vocabulary)
+    assert encode_string("", Words(), vocabulary).stream().tolist() == [1]
