@@ -259,8 +259,8 @@ def encode_string(text: str, tokenizer: Tokenizer, vocabulary: Vocabulary) -> Te
     sink.write(np.array([Vocabulary.eos_id], dtype="<i4").tobytes())
     encoder = Encoder(tokenizer, vocabulary, sink)
     if raw:
-        raw = raw.replace(b"\r\n", b"\n")
-        encoder.add(raw if raw.endswith(b"\n") else raw + b"\n")
+        raw = raw if raw.endswith(b"\n") else raw + b"\n"
+        encoder.add(raw.replace(b"\r\n", b"\n"))
     return _encoded(encoder, np.frombuffer(sink.getvalue(), dtype="<i4"))
 
 
