@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import io
 import os
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from elman.errors import OptionError, TextError
-from elman.text import building, corpus, reading
 from elman.text.corpus import Corpus, Text, TextSettings, encode_string, load_corpus
 from elman.text.tokenizers import BPE, Words
 from elman.text.vocabulary import Vocabulary
@@ -93,23 +89,6 @@ def test_one_file_is_split_by_blocks(tmp_path: Path) -> None:
     assert load_corpus(str(path), TextSettings(min_count=6)).digest != made.digest
 
 
-def test_words_seen_only_later_never_enter(tmp_path: Path) -> None:
-    made = load_corpus(write(tmp_path / "t", "\n".join(["a b"] * 18 + ["valid_only a", "test_only b"])))
-    assert made.vocabulary.tokens == ("<unk>", "</s>", "a", "b")
-    assert made.valid.ids.tolist() == [0, 2, 1]
-    assert made.test.ids.tolist() == [0, 3, 1]
-
-
-def test_settings_limit_the_vocabulary(tmp_path: Path) -> None:
-    source = folder(tmp_path / "f", "a a a b b c\n", "c\n", "b\n")
-    assert load_corpus(source, TextSettings(vocabulary_size=3)).vocabulary.tokens == ("<unk>", "</s>", "a")
-    assert load_corpus(source, TextSettings(min_count=2)).vocabulary.tokens == ("<unk>", "</s>", "a", "b")
-    assert len(load_corpus(source, TextSettings(vocabulary_size=0)).vocabulary) == 5
-    for wrong in ({"vocabulary_size": 2}, {"min_count": 0}, {"bpe_size": 255}, {"tokenizer": "wrods"}):
-        with pytest.raises(OptionError):
-            TextSettings(**wrong)  # type: ignore[arg-type]
-
-
 def test_prose_bytes_between_sentences_belong_to_the_one_before(tmp_path: Path) -> None:
     train = "\n[note]\nOne. Two!  \n\n[Laughter]\nThree.\n"
     made = load_corpus(folder(tmp_path / "f", train, "\nFour.\n", "Five.\n"), TextSettings(tokenizer="prose"))
@@ -117,71 +96,6 @@ def test_prose_bytes_between_sentences_belong_to_the_one_before(tmp_path: Path) 
     assert made.train.words.tolist() == [1 + 1, 1 + 1, 1]
     assert made.valid.bytes.tolist() == [1 + 6]  # a blank line at the start of a part stays in that part
     assert made.train.bytes.sum() == len(train)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "it is empty"),
-        ("\n \n\t\n\n", "blank"),
-        ("token", "1 sentence: too few"),
-        ("one\ntwo", "2 sentences: too few"),
-        ("a\n" * 10 + "\n" * 4, "valid part: there is no word"),
-        ("a b\nc <s> d\ne\n", "line 2: the word <s>"),
-        ("a b\nc d\ne </s>\n", "line 3: the word </s>"),
-        (b"a\nb\nc\xff\n", "line 3, byte 5"),
-    ],
-)
-def test_files_that_cannot_be_a_corpus(tmp_path: Path, content: str | bytes, message: str) -> None:
-    path = write(tmp_path / "bad.txt", content)
-    with pytest.raises(TextError) as caught:
-        load_corpus(path)
-    assert message in str(caught.value)
-    assert "bad.txt" in caught.value.cause
-    assert caught.value.remedy
-
-
-def test_three_tokens_are_enough(tmp_path: Path) -> None:
-    made = load_corpus(write(tmp_path / "t", "a\nb\nc"))
-    assert [text.ids.tolist() for text in (made.train, made.valid, made.test)] == [[2, 1], [0, 1], [0, 1]]
-
-
-def test_folders_that_are_no_corpus(tmp_path: Path) -> None:
-    with pytest.raises(TextError, match=r"has no train\.txt"):
-        load_corpus(tmp_path)
-    write(tmp_path / "train.txt", "a\n")
-    with pytest.raises(TextError, match=r"has no valid\.txt"):
-        load_corpus(tmp_path)
-    write(tmp_path / "valid.txt.gz", gzip.compress(b"a\n"))
-    write(tmp_path / "test.txt", "")
-    with pytest.raises(TextError, match=r"test\.txt: there is no word"):
-        load_corpus(tmp_path)
-    write(tmp_path / "test.txt", "a b\n")
-    assert load_corpus(tmp_path).valid.ids.tolist() == [2, 1]
-
-
-def test_missing_paths_suggest_the_nearest(tmp_path: Path) -> None:
-    write(tmp_path / "corpus.txt", "a\n")
-    with pytest.raises(TextError, match=r"perhaps you meant .*corpus\.txt"):
-        load_corpus(tmp_path / "corpsu.txt")
-    with pytest.raises(TextError, match="perhaps you meant sotu-modern"):
-        load_corpus("sotu-modrn")
-    with pytest.raises(TextError, match="pydoc"):
-        load_corpus("nothing-like-it")
-    with pytest.raises(TextError, match="does not exist"):
-        load_corpus(tmp_path / "no" / "such" / "folder.txt")
-    with pytest.raises(TextError, match=r"cannot be looked at|does not exist"):
-        load_corpus("x" * 5000 + ".txt")
-
-
-def test_standard_input_is_not_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(LINES).encode())))
-    made = load_corpus("-", cache=tmp_path / "cache")
-    assert made.train.sentences == 54
-    assert not (tmp_path / "cache").exists()
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\nb\nc\n")))
-    with pytest.raises(TextError, match="only once"):
-        load_corpus("-", TextSettings(tokenizer="bpe"))
 
 
 def test_subwords_are_learned_from_the_training_part_only(tmp_path: Path) -> None:
@@ -197,28 +111,6 @@ def test_subwords_are_learned_from_the_training_part_only(tmp_path: Path) -> Non
     assert same.ids.tolist() == made.train.ids.tolist()
     three = folder(tmp_path / "f", "\n".join(lines[:18]), lines[18], lines[19])
     assert load_corpus(three, TextSettings(tokenizer="bpe", bpe_size=280)).digest == made.digest
-
-
-def test_long_texts_cross_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path / "one.txt", "\n".join(LINES))
-    whole = load_corpus(path, cache=tmp_path / "a")
-    monkeypatch.setattr(building, "_CHUNK", 7)
-    monkeypatch.setattr(corpus, "_CHUNK", 5)
-    monkeypatch.setattr(reading, "BLOCK", 11)
-    small = load_corpus(path, cache=tmp_path / "b")
-    assert small.digest == whole.digest
-    assert small.vocabulary.as_json() == whole.vocabulary.as_json()
-    assert small.train.ends.tolist() == whole.train.ends.tolist()
-    assert small.train.unknown == whole.train.unknown
-
-
-def test_progress_is_reported(tmp_path: Path) -> None:
-    path, seen = write(tmp_path / "one.txt", "\n".join(LINES)), []
-    load_corpus(
-        path, cache=tmp_path / "cache", progress=lambda what, done, total: seen.append((what, done, total))
-    )
-    size = path.stat().st_size
-    assert seen[-1] == ("reading one.txt", size, size)
 
 
 @needs_ptb

@@ -9,11 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elman.errors import ElmanError, FormatError, OptionError, TextError
-from elman.text import bpe as bpe_module
-from elman.text.prose import sentence_spans
+from elman.errors import FormatError, OptionError, TextError
 from elman.text.tokenizers import (
-    BPE,
     TOKENIZERS,
     Bytes,
     Characters,
@@ -46,16 +43,6 @@ PROSE_LINES = st.lists(
     ),
     max_size=25,
 ).map(" ".join)
-
-
-def sentences_of(line: str, tokenizer: Tokenizer | None = None) -> list[str]:
-    return [" ".join(tokens) for tokens in (tokenizer or Prose()).split(line)]
-
-
-@pytest.fixture(scope="module")
-def subwords() -> BPE:
-    pytest.importorskip("tokenizers", reason="the extra bpe is not installed")
-    return BPE.train(["the cat sat on the mat — naïve", "the dog and the cat"] * 10, 300)
 
 
 @given(line=LINES | PROSE_LINES)
@@ -98,56 +85,6 @@ def test_marks_are_refused_as_words(mark: str) -> None:
     assert len(Characters().split(mark)[0]) == len(mark)
 
 
-@pytest.mark.parametrize(
-    ("line", "wanted"),
-    [
-        ("It rained. We left.", ["it rained .", "we left ."]),
-        ("Is it? Yes! Go…", ["is it ?", "yes !", "go …"]),
-        ("Mr. Smith met Dr. Jones. They spoke.", ["mr . smith met dr . jones .", "they spoke ."]),
-        ("J. Q. Adams won. He said so.", ["j . q . adams won .", "he said so ."]),
-        ("The U.S. Army left the U.S. It was late.", ["the u . s . army left the u . s .", "it was late ."]),
-        ("At 5 p.m. we met.", ["at N p . m . we met ."]),
-        ("See Art. 5 and No. 7 there.", ["see art . N and no . N there ."]),
-        ('He said "No." Then he left.', ['he said " no . "', "then he left ."]),
-        ("(It was late.) We left.", ["( it was late . )", "we left ."]),
-        ("“Go.” “Why?” (Because.)", ["“ go . ”", "“ why ? ”", "( because . )"]),
-        ("1. The debt. 2. The army.", ["N . the debt .", "N . the army ."]),
-        ("It costs $3.50 or 1,000,000.5 dollars.", ["it costs $ N or N dollars ."]),
-        ("Wait ... and see. e.g. this", ["wait . . . and see . e . g . this"]),
-        ("Thank you. [Applause] We go on. [Laughter]", ["thank you .", "we go on ."]),
-        ("[Laughter]", []),
-        ("[Applause. Then more.] So.", ["so ."]),
-        ("", []),
-        ("  \t\u00a0 ", []),
-        ("No full stop", ["no full stop"]),
-        ("Don’t. Don't.", ["don't .", "don't ."]),
-        ("Żółć. Ünïcode naïve œuvre.", ["żółć .", "ünïcode naïve œuvre ."]),
-        ("He was 65. Then came July. It rained.", ["he was N .", "then came july .", "it rained ."]),
-        ("so do I. The end.", ["so do i .", "the end ."]),
-        ("the way—Mr. Speaker—is long.", ["the way — mr . speaker — is long ."]),
-        ("John Jr. and Co. Inc. made it. In. Out.", ["john jr . and co . inc . made it .", "in .", "out ."]),
-        ("snake_case x²", ["snake _ case x²"]),
-    ],
-)
-def test_prose(line: str, wanted: list[str]) -> None:
-    assert sentences_of(line) == wanted
-
-
-def test_prose_options_and_offsets() -> None:
-    line = "Go. [Laughter] It’s  3,000 “Ünits”."
-    assert sentences_of("In 1913, 5 men.", Prose(numbers=False)) == ["in 1913 , 5 men ."]
-    second = Prose().sentences(line)[1]
-    assert [(token.text, line[token.start : token.end]) for token in second] == [
-        ("it's", "It’s"),
-        ("N", "3,000"),
-        ("“", "“"),
-        ("ünits", "Ünits"),
-        ("”", "”"),
-        (".", "."),
-    ]
-    assert sentence_spans("One. Two.") == [(0, 5), (5, 9)]
-
-
 def test_prose_joins_readably() -> None:
     tokens = ["he", "said", ",", '"', "no", ".", '"', "(", "it", "is", "$", "N", ")", "a", "-", "b"]
     assert Prose().join(tokens) == 'he said, "no." (it is $N) a-b'
@@ -176,82 +113,6 @@ def test_the_bytes_of_a_character_share_its_offsets() -> None:
         ("<A9>", 1, 2),
     ]
     assert Bytes().join(["<C3>", "x", "nothing"]) == "\ufffdx?"
-
-
-@given(line=st.text("the catdogsamn —ï\U0001f600\t", max_size=30))
-def test_subword_offsets_cover_the_line(subwords: BPE, line: str) -> None:
-    (tokens,) = subwords.sentences(line)
-    assert subwords.join([token.text for token in tokens]) == line
-    place = 0
-    for token in tokens:
-        assert token.start <= place <= token.end
-        place = token.end
-    assert place == len(line)
-    assert subwords.split(line) == [[token.text for token in tokens]]
-    assert [subwords.subwords[number] for number in subwords.encode([line])[0]] == [t.text for t in tokens]
-
-
-def test_subwords_are_learned_and_stored(subwords: BPE) -> None:
-    assert len(subwords.subwords) <= 300
-    assert subwords.split("the cat") == [["the", "Ġcat"]]
-    stored = tokenizer_from_json(json.loads(json.dumps(subwords.as_json())))
-    assert stored == subwords
-    assert stored.split("naïve dog") == subwords.split("naïve dog")
-
-
-def damaged(model: dict[str, object], **changes: object) -> dict[str, object]:
-    return {"name": "bpe", "model": {**model, **changes}}
-
-
-def test_damaged_subword_models_are_refused(subwords: BPE) -> None:
-    model = subwords.model
-    vocab, merges = model["vocab"], model["merges"]
-    some = next(iter(vocab))
-    without_letter = {token: at for at, token in enumerate([*[t for t in vocab if t != "a"], "aaa"])}
-    for value in (
-        {"name": "bpe", "model": None},
-        {"name": "bpe", "model": {"vocab": vocab}},
-        {"name": "bpe"},
-        damaged(model, vocab=[]),
-        damaged(model, merges={}),
-        damaged(model, vocab={"a": 0}, merges=[]),
-        damaged(model, vocab={**vocab, some: 10**9}),
-        damaged(model, vocab={**vocab, some: -1}),
-        damaged(model, vocab={**vocab, some: "0"}),
-        damaged(model, vocab={**vocab, "": len(vocab)}),
-        damaged(model, vocab={**vocab, "x" * 10_001: len(vocab)}),
-        damaged(model, merges=[["a"]]),
-        damaged(model, merges=[["a", 1]]),
-        damaged(model, merges=["a b"]),
-        damaged(model, merges=[["a", "nowhere"]]),
-        damaged(model, merges=merges * 1000),
-        damaged(model, vocab=without_letter, merges=[]),
-    ):
-        with pytest.raises(FormatError):
-            tokenizer_from_json(value)
-
-
-class Panic(BaseException):
-    """As the library's PanicException: no Exception."""
-
-
-def test_a_panic_becomes_an_error_and_an_interruption_stays() -> None:
-    def panics() -> None:
-        raise Panic("index out of bounds")
-
-    def stops() -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(FormatError, match="Panic"):
-        bpe_module.guarded(panics, "BPE")
-    with pytest.raises(KeyboardInterrupt):
-        bpe_module.guarded(stops, "BPE")
-
-
-def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "tokenizers", None)
-    with pytest.raises(ElmanError, match=r"elman\[bpe\]"):
-        BPE.train(["a b"], 300)
 
 
 def test_by_name() -> None:

@@ -1,0 +1,91 @@
+"""Building a corpus in one pass: vocabulary of the training part only, the split, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from elman.errors import OptionError, TextError
+from elman.text import building, corpus, reading
+from elman.text.corpus import TextSettings, load_corpus
+
+LINES = [f"w{number % 7} x{number % 3} y{number % 11}" for number in range(60)]
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def folder(path: Path, train: str, valid: str, test: str) -> Path:
+    path.mkdir(exist_ok=True)
+    for name, text in (("train", train), ("valid", valid), ("test", test)):
+        write(path / f"{name}.txt", text)
+    return path
+
+
+def test_words_seen_only_later_never_enter(tmp_path: Path) -> None:
+    made = load_corpus(write(tmp_path / "t", "\n".join(["a b"] * 18 + ["valid_only a", "test_only b"])))
+    assert made.vocabulary.tokens == ("<unk>", "</s>", "a", "b")
+    assert made.valid.ids.tolist() == [0, 2, 1]
+    assert made.test.ids.tolist() == [0, 3, 1]
+
+
+def test_settings_limit_the_vocabulary(tmp_path: Path) -> None:
+    source = folder(tmp_path / "f", "a a a b b c\n", "c\n", "b\n")
+    assert load_corpus(source, TextSettings(vocabulary_size=3)).vocabulary.tokens == ("<unk>", "</s>", "a")
+    assert load_corpus(source, TextSettings(min_count=2)).vocabulary.tokens == ("<unk>", "</s>", "a", "b")
+    assert len(load_corpus(source, TextSettings(vocabulary_size=0)).vocabulary) == 5
+    for wrong in ({"vocabulary_size": 2}, {"min_count": 0}, {"bpe_size": 255}, {"tokenizer": "wrods"}):
+        with pytest.raises(OptionError):
+            TextSettings(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "it is empty"),
+        ("\n \n\t\n\n", "blank"),
+        ("token", "1 sentence: too few"),
+        ("one\ntwo", "2 sentences: too few"),
+        ("a\n" * 10 + "\n" * 4, "valid part: there is no word"),
+        ("a b\nc <s> d\ne\n", "line 2: the word <s>"),
+        ("a b\nc d\ne </s>\n", "line 3: the word </s>"),
+        (b"a\nb\nc\xff\n", "line 3, byte 5"),
+    ],
+)
+def test_files_that_cannot_be_a_corpus(tmp_path: Path, content: str | bytes, message: str) -> None:
+    path = write(tmp_path / "bad.txt", content)
+    with pytest.raises(TextError) as caught:
+        load_corpus(path)
+    assert message in str(caught.value)
+    assert "bad.txt" in caught.value.cause
+    assert caught.value.remedy
+
+
+def test_three_tokens_are_enough(tmp_path: Path) -> None:
+    made = load_corpus(write(tmp_path / "t", "a\nb\nc"))
+    assert [text.ids.tolist() for text in (made.train, made.valid, made.test)] == [[2, 1], [0, 1], [0, 1]]
+
+
+def test_long_texts_cross_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "one.txt", "\n".join(LINES))
+    whole = load_corpus(path, cache=tmp_path / "a")
+    monkeypatch.setattr(building, "_CHUNK", 7)
+    monkeypatch.setattr(corpus, "_CHUNK", 5)
+    monkeypatch.setattr(reading, "BLOCK", 11)
+    small = load_corpus(path, cache=tmp_path / "b")
+    assert small.digest == whole.digest
+    assert small.vocabulary.as_json() == whole.vocabulary.as_json()
+    assert small.train.ends.tolist() == whole.train.ends.tolist()
+    assert small.train.unknown == whole.train.unknown
+
+
+def test_progress_is_reported(tmp_path: Path) -> None:
+    path, seen = write(tmp_path / "one.txt", "\n".join(LINES)), []
+    load_corpus(
+        path, cache=tmp_path / "cache", progress=lambda what, done, total: seen.append((what, done, total))
+    )
+    size = path.stat().st_size
+    assert seen[-1] == ("reading one.txt", size, size)
