@@ -154,7 +154,6 @@ def test_standard_input_gives_the_rows_of_the_file(
         assert close(float(row["bits"]), float(other["bits"]))
 
 
-@pytest.mark.xfail(reason="reading.py waits for a whole block of standard input", strict=False)
 def test_each_line_is_answered_before_the_next_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe, _ = live(monkeypatch)
     assert pipe.before[:5] == [0, 1, 2, 3, 4]

@@ -161,7 +161,7 @@ def test_missing_folder_and_unreadable(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_an_error_while_reading_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(io.BytesIO):
-        def read(self, size: int | None = -1) -> bytes:
+        def read1(self, size: int | None = -1) -> bytes:
             raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(reading, "_unpacked", lambda stream: Broken())

@@ -61,7 +61,7 @@ def progress() -> Iterator[Progress]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=messages, transient=True) as display:
+    with Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal) as display:
         yield display
 
 
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 success, 1 failure, 2 a mistake in input or options, 130 Ctrl-C."""
     code = 0
     try:
-        app(arguments, exit_on_error=False, print_error=True, console=messages)
+        app(arguments, exit_on_error=False, print_error=True, error_console=messages)
     except CycloptsError:
         code = 2  # already printed, with the nearest option
     except ElmanError as error:
@@ -78,11 +78,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         # the reader (head, less) has left: normal in a pipe; keep the interpreter quiet at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a full disk, a folder that may not be written
+        messages.print(f"[red]elman:[/red] {_escape(str(error))}")
+        code = 1
     except KeyboardInterrupt:
         messages.print("elman: stopped")
         code = 130
     except MemoryError:
-        messages.print("[red]elman:[/red] out of memory\nRemedy: a smaller --batch-size, --nhid or vocabulary.")
+        messages.print("[red]elman:[/red] out of memory.")
+        messages.print("Remedy: a smaller --batch-size, --nhid or --vocabulary-size.")
         code = 1
     sys.exit(code)
 

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Literal, cast
+from typing import Literal, cast
 
 from elman.errors import TextError
 
@@ -61,10 +61,10 @@ def open_blocks(source: Source, progress: Progress | None = None) -> Iterator[by
         line, offset, kept = 1, 0, b""
         while True:
             fresh = _read(stream, name, offset)
-            if offset == 0 and (kept + fresh)[:3] == b"\xef\xbb\xbf":
-                fresh = fresh[3:]
-                offset = 3
             at_end = not fresh
+            if offset == 0 and (kept + fresh)[:3] == b"\xef\xbb\xbf":
+                kept, fresh = b"", (kept + fresh)[3:]
+                offset = 3
             if at_end and kept:
                 fresh = b"\n"
             cut = fresh.rfind(b"\n") + 1
@@ -98,7 +98,7 @@ def content_digest(source: Path, progress: Progress | None = None) -> str:
 
 
 @contextmanager
-def _open_plain(path: Path) -> Iterator[IO[bytes]]:
+def _open_plain(path: Path) -> Iterator[io.BufferedReader]:
     try:
         if path.is_dir():
             raise TextError(f"{path} is a folder, not a text file.", remedy="give a file in it.")
@@ -114,31 +114,33 @@ def _open_plain(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _open(source: Source, progress: Progress | None) -> Iterator[IO[bytes]]:
+def _open(source: Source, progress: Progress | None) -> Iterator[io.BufferedIOBase]:
     if source == "-":
-        with io.BufferedReader(_Counted(sys.stdin.buffer, progress), BLOCK) as counted:
+        with io.BufferedReader(
+            _Counted(cast(io.BufferedIOBase, sys.stdin.buffer), progress), BLOCK
+        ) as counted:
             yield _unpacked(counted)
         return
     with _open_plain(source) as file, io.BufferedReader(_Counted(file, progress), BLOCK) as counted:
         yield _unpacked(counted)
 
 
-def _unpacked(stream: io.BufferedReader[_Counted]) -> IO[bytes]:
+def _unpacked(stream: io.BufferedReader[_Counted]) -> io.BufferedIOBase:
     packed = stream.peek(2)[:2] == b"\x1f\x8b"
-    return cast(IO[bytes], gzip.GzipFile(fileobj=stream) if packed else stream)
+    return cast(io.BufferedIOBase, gzip.GzipFile(fileobj=stream) if packed else stream)
 
 
 class _Counted(io.RawIOBase):
     """A stream that tells how much of it was read; closing it leaves the stream to its owner."""
 
-    def __init__(self, stream: IO[bytes], progress: Progress | None) -> None:
+    def __init__(self, stream: io.BufferedIOBase, progress: Progress | None) -> None:
         self._stream, self._progress, self._done = stream, progress, 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        piece = self._stream.read(len(buffer))
+        piece = self._stream.read1(len(buffer))  # what is there: a pipe is answered as it flows
         buffer[: len(piece)] = piece
         self._done += len(piece)
         if self._progress:
@@ -146,9 +148,9 @@ class _Counted(io.RawIOBase):
         return len(piece)
 
 
-def _read(stream: IO[bytes], name: str, offset: int) -> bytes:
+def _read(stream: io.BufferedIOBase, name: str, offset: int) -> bytes:
     try:
-        return stream.read(BLOCK)
+        return stream.read1(BLOCK)
     except EOFError:
         raise TextError(
             f"{name}: the gzip archive ends too early, after about {offset:,} bytes of text.",
