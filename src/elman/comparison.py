@@ -193,6 +193,8 @@ def verdict(difference: Difference, comparison: Comparison) -> str:
     """One line: who is how far below whom, and how sure that is."""
     mine, theirs = (comparison.entry(name).label for name in (difference.name, difference.other))
     distance = percent(difference.change, difference.interval)
+    if abs(difference.change) < 5e-5:
+        return f"{mine} and {theirs} are the same within 0.005 %."
     if not difference.clear:
         return f"{mine} and {theirs} cannot be told apart: {distance}."
     apart = "; intervals disjoint" if difference.disjoint else ""

@@ -26,6 +26,7 @@ from elman.mixture import Mixture, fit_weights
 from elman.neural.feedforward import FeedforwardConfig, FeedforwardModel
 from elman.neural.recurrent import RecurrentConfig, RecurrentModel
 from elman.ngram.kneser_ney import KneserNeySettings, estimate
+from elman.ngram.smoothing import add_k
 from elman.outcome import Facts, Outcome, bf16_here, load_outcome, sample_texts, save_outcome, size_of
 from elman.run_folder import LOG
 from elman.text.corpus import Corpus, Text
@@ -142,8 +143,6 @@ def count(spec: Spec, corpus: Corpus) -> LanguageModel:
         known = KneserNeySettings(**options)
         return estimate(corpus.train, corpus.vocabulary, corpus.tokenizer, known)
     if smoothing == "add-k":
-        from elman.ngram.smoothing import add_k
-
         return add_k(corpus.train, corpus.vocabulary, corpus.tokenizer, **options)
     raise OptionError(f"smoothing {smoothing!r} of {spec.name} is unknown.", remedy="kneser-ney or add-k.")
 

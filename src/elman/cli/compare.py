@@ -24,24 +24,21 @@ if TYPE_CHECKING:
 
 DEFAULT_CORPUS = "sotu-modern"
 NUMBERS = "comparison.json"
+EXAMPLES = """Examples:
+
+- elman compare --preset quick
+- elman compare novel.txt --models kn5,lstm,lstm-kn5 --save runs/novel
+- elman compare runs/lstm runs/kn5.arpa --text heldout.txt
+- elman compare runs/lstm --text heldout.txt --scores kenlm=heldout.scores.gz
+"""
 
 
-@app.command(name="compare")
+@app.command(name="compare", help_epilogue=EXAMPLES)
 def compare_command(*what: str, options: CompareOptions | None = None, json: Json = False) -> None:
     """Compare language models on one text: a table with intervals, and a page that opens offline.
 
     Without saved models, n-grams, a feed-forward model, an RNN, a GRU, an LSTM and mixtures are
     trained on one corpus and scored on its test part. With --text, saved models are compared.
-
-    Examples:
-
-    - `elman compare --preset quick`
-
-    - `elman compare novel.txt --models kn5,lstm,lstm-kn5 --save runs/novel`
-
-    - `elman compare runs/lstm runs/kn5.arpa --text heldout.txt`
-
-    - `elman compare runs/lstm --text heldout.txt --scores kenlm=heldout.scores.gz`
 
     Parameters
     ----------
@@ -110,7 +107,7 @@ def _line_up(source: str, options: CompareOptions, begin: float, *, quiet: bool)
         try:
             for event in contest.run(corpus, specs, settings):
                 if isinstance(event, contest.Begun):
-                    bar.title = f"{event.spec.label} ({event.position} of {event.of})"
+                    bar.begin(f"{event.spec.label} ({event.position} of {event.of})")
                 elif isinstance(event, contest.Working):
                     rate = "" if event.rate is None else f"{event.rate:,.0f} tokens/s"
                     bar.show(f"{bar.title}, {event.doing}", event.done, event.total, rate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import shlex
 import sys
 import time
@@ -45,7 +46,7 @@ class CompareOptions:
     seed
         Of weights, dropout, samples and the bootstrap.
     unknown
-        word: <unk> counts like a word. skip: it is left out.
+        word: an unknown word counts like any other. skip: it is left out of the count.
     per
         What nats are divided by. Default: tokens, or bytes where models cut the text differently.
     baseline
@@ -65,13 +66,13 @@ class CompareOptions:
     models: str | None = None
     save: Path | None = None
     report: Path | None = None
-    no_report: Annotated[bool, Parameter(negative="")] = False
+    no_report: Annotated[bool, Parameter(negative="", show_default=False)] = False
     seed: int = 1
     unknown: Literal["word", "skip"] = "word"
     per: Literal["token", "word", "byte"] | None = None
     baseline: str | None = None
     bootstrap: int = 1000
-    scores: Annotated[list[str], Parameter(negative="")] = field(default_factory=list)
+    scores: Annotated[list[str], Parameter(negative="", show_default=False)] = field(default_factory=list)
     log_base: Literal["e", "2", "10"] | None = None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
@@ -92,6 +93,7 @@ def require_sense(what: Sequence[str], options: CompareOptions) -> None:
                     f"{name} belongs to training, --text to saved models.",
                     remedy=f"leave out one of {name} and --text.",
                 )
+        _require_place(report_path(options))
         return
     models = [name for name in what if _is_model(name.partition("=")[2] or name)]
     if models:
@@ -105,6 +107,14 @@ def require_sense(what: Sequence[str], options: CompareOptions) -> None:
             reason="the line-up is trained on one corpus; saved models need --text.",
             remedy="name one corpus, or models with --text FILE.",
         )
+    if options.save is not None:
+        try:
+            options.save.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OptionError(
+                f"--save {options.save} cannot be made: {error.strerror or error}.",
+                remedy="give another folder.",
+            ) from error
     _require_place(report_path(options))
 
 
@@ -122,8 +132,15 @@ def report_path(options: CompareOptions) -> Path | None:
 
 
 def _require_place(report: Path | None) -> None:
-    if report is not None and report.is_dir():
+    if report is None:
+        return
+    if report.is_dir():
         raise OptionError(f"--report {report} is a folder.", remedy=f"--report {report / REPORT}")
+    if not os.access(report.parent, os.W_OK):
+        raise OptionError(
+            f"the report cannot be written to {report}: no such folder, or not yours to write in.",
+            remedy="give --report FILE in a folder that exists, or --no-report.",
+        )
 
 
 def counting(options: CompareOptions) -> Counting:

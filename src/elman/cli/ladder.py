@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 from rich.progress import Progress, TaskID
 
-from elman.cli.app import progress, results
+from elman.cli.app import messages, progress, results
 from elman.compare import Row
 from elman.comparison import FIGURES, Comparison, Entry, number, protocol_in_words, verdicts
 from elman.report.sections import count, duration
@@ -73,7 +73,15 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self.hide()
 
+    def begin(self, title: str) -> None:
+        """What comes next; where stderr is no terminal, a line is all there is."""
+        self.title = title
+        if not messages.is_terminal:
+            messages.print(f"… {title}", markup=False)
+
     def show(self, what: str, done: int, total: int, rate: str = "") -> None:
+        if not messages.is_terminal:
+            return
         if self._display is None:
             self._display = self._stack.enter_context(progress())
             self._task = None
