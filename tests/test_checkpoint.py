@@ -1,0 +1,493 @@
+"""Folders on disk: what is written loads the same, what is damaged is refused, a fault loses nothing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from elman import run_folder, storage
+from elman.checkpoint import TrainingState, load_checkpoint, load_model, save_checkpoint, save_model
+from elman.errors import ElmanError, FormatError, OptionError
+from elman.mixture import Mixture
+from elman.neural.feedforward import FeedforwardConfig, FeedforwardModel
+from elman.ngram.kneser_ney import KneserNeySettings, estimate
+from training_example import make_corpus, make_model
+
+CORPUS = make_corpus()
+
+
+def feedforward() -> FeedforwardModel:
+    config = FeedforwardConfig(window=3, embedding_size=4, hidden_size=5, direct=True)
+    return FeedforwardModel(CORPUS.vocabulary, CORPUS.tokenizer, config)
+
+
+def ngram() -> Any:
+    return estimate(CORPUS.train, CORPUS.vocabulary, CORPUS.tokenizer, KneserNeySettings(order=3))
+
+
+def make(kind: str) -> Any:
+    if kind == "mixture":
+        return Mixture([make_model(CORPUS, "gru"), ngram()], [0.3, 0.7])
+    return {"ngram": ngram, "feedforward": feedforward}.get(kind, lambda: make_model(CORPUS, kind))()
+
+
+def nats(model: Any) -> torch.Tensor:
+    ids = torch.from_numpy(CORPUS.test.stream().astype("int64"))[:, None]
+    if isinstance(model, torch.nn.Module):
+        model.eval()
+    with torch.no_grad():
+        return model.token_nats(ids, model.start(1))[0]
+
+
+# -- models
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "rnn", "rnn-relu", "feedforward", "ngram", "mixture"])
+def test_a_saved_model_loads_the_same(tmp_path: Path, kind: str) -> None:
+    model = make(kind)
+    save_model(model, tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    assert type(loaded) is type(model)
+    assert loaded.vocabulary == model.vocabulary
+    assert loaded.tokenizer == model.tokenizer
+    assert torch.equal(nats(loaded), nats(model))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_loading_from_a_read_only_folder_writes_nothing(tmp_path: Path) -> None:
+    save_model(make("mixture"), tmp_path / "model")
+    save(tmp_path / "run", 1)
+    places = [tmp_path / "model", tmp_path / "run"]
+    everything = [path for place in places for path in [place, *place.rglob("*")]]
+    for path in everything:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    before = {path: path.stat().st_mtime_ns for path in everything}
+    try:
+        for place in places:
+            load_model(place)
+        load_checkpoint(tmp_path / "run")
+        assert {path: path.stat().st_mtime_ns for path in everything} == before
+    finally:
+        for path in everything:
+            path.chmod(0o755)
+
+
+def test_save_model_replaces_only_when_told_and_only_its_own(tmp_path: Path) -> None:
+    save_model(make("gru"), tmp_path / "model")
+    with pytest.raises(OptionError, match="is not empty"):
+        save_model(make("lstm"), tmp_path / "model")
+    save_model(make("lstm"), tmp_path / "model", overwrite=True)
+    assert load_model(tmp_path / "model").config.cell == "lstm"  # type: ignore[attr-defined]
+    (tmp_path / "model" / "thesis.tex").write_text("years of work")
+    with pytest.raises(ElmanError, match=r"thesis\.tex"):
+        save_model(make("lstm"), tmp_path / "model", overwrite=True)
+    assert (tmp_path / "model" / "thesis.tex").read_text() == "years of work"
+
+
+def test_file_modes_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        save_model(make("gru"), tmp_path / "model")
+        save(tmp_path / "run", 1)
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "model" / "config.json", tmp_path / "run" / "latest"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "run" / "step-000001").stat().st_mode) == 0o750
+
+
+# -- safetensors
+
+
+def test_tensor_files_are_safetensors(tmp_path: Path) -> None:
+    tensors = {
+        "a": torch.randn(3, 5),
+        "b": torch.randn(7).to(torch.bfloat16),
+        "c": torch.tensor(2.5, dtype=torch.float64),
+        "d": torch.zeros(0, 4),
+        "e": torch.arange(6)[::2],
+        "ü": torch.tensor([True, False, True]),
+    }
+    storage.write_tensors(tmp_path / "ours", tensors)
+    theirs = safetensors.torch.load_file(tmp_path / "ours")
+    safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "theirs")
+    ours = storage.read_tensors(tmp_path / "theirs")
+    again = storage.read_tensors(tmp_path / "ours")
+    assert theirs.keys() == ours.keys() == again.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        for other in (theirs, ours, again):
+            assert other[name].dtype == tensor.dtype
+            assert torch.equal(other[name], tensor)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.binary(max_size=60), st.integers(0, 200))
+def test_no_bytes_make_the_reader_fail_in_another_way(tmp_path_factory: Any, noise: bytes, at: int) -> None:
+    path = tmp_path_factory.mktemp("fuzz") / "file"
+    storage.write_tensors(path, {"a": torch.arange(5.0), "b": torch.zeros(2, 3)})
+    data = path.read_bytes()
+    path.write_bytes(data[:at] + noise + data[at + len(noise) :])
+    try:
+        storage.read_tensors(path)
+    except FormatError as error:
+        assert str(path) in str(error)
+
+
+def header(document: str, data: bytes = b"") -> bytes:
+    encoded = document.encode()
+    return len(encoded).to_bytes(8, "little") + encoded + data
+
+
+ENTRY = '"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}'
+EMPTY = ", ".join(f'"t{n}": {{"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}' for n in range(20_000))
+MALFORMED: dict[str, tuple[bytes, str]] = {
+    "empty file": (b"", "a header of 0 bytes in a file of 0"),
+    "cut in its length": (b"\x05\0\0", "a header of 5 bytes in a file of 3"),
+    "header longer than the file": ((1 << 40).to_bytes(8, "little") + b"{}", "a header of 1,099,511,627,776 bytes"),
+    "header not JSON": (header("{nope"), "header: not JSON"),
+    "header not UTF-8": (len(b"\xff\xfe").to_bytes(8, "little") + b"\xff\xfe", "header: not JSON"),
+    "header a list": (header("[]"), "header: a list instead of an object"),
+    "deeply nested": (header("[" * 100_000), "header: not JSON"),
+    "a name twice": (header("{" + ENTRY + ", " + ENTRY + "}", bytes(8)), "a key stands there twice"),
+    "twenty thousand tensors": (header("{" + EMPTY + "}"), "20,000 tensors; at most 4,096"),
+    "unknown dtype": (header("{" + ENTRY.replace("F32", "F31") + "}", bytes(8)), "tensor 'a' is not described"),
+    "no shape": (header('{"a": {"dtype": "F32"}}'), "tensor 'a' is not described"),
+    "negative size": (header("{" + ENTRY.replace("[2]", "[-2]") + "}", bytes(8)), "sizes of 'a' are not valid"),
+    "true as a size": (header("{" + ENTRY.replace("[2]", "[true]") + "}", bytes(8)), "sizes of 'a' are not valid"),
+    "sizes that multiply": (
+        header("{" + ENTRY.replace("[2]", "[2000000000, 2000000000]") + "}", bytes(8)),
+        "'a' has 8 bytes, not 16000000000000000000",
+    ),
+    "wrong size": (header("{" + ENTRY.replace("[2]", "[3]") + "}", bytes(8)), "'a' has 8 bytes, not 12"),
+    "cut off": (header("{" + ENTRY + "}", bytes(7)), "7 bytes of data, 8 described"),
+    "more than described": (header("{" + ENTRY + "}", bytes(9)), "9 bytes of data, 8 described"),
+    "a hole": (header("{" + ENTRY.replace("[0, 8]", "[4, 12]") + "}", bytes(12)), "hole or overlap before 'a'"),
+    "an overlap": (
+        header("{" + ENTRY + ", " + ENTRY.replace('"a"', '"b"') + "}", bytes(8)),
+        "hole or overlap before 'b'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_malformed_tensor_files(tmp_path: Path, name: str) -> None:
+    data, message = MALFORMED[name]
+    (tmp_path / "file").write_bytes(data)
+    with pytest.raises(FormatError) as caught:
+        storage.read_tensors(tmp_path / "file")
+    assert message in caught.value.cause
+
+
+# -- damaged model folders
+
+
+def edit(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
+    def damage(folder: Path) -> None:
+        document = json.loads((folder / name).read_text())
+        change(document)
+        (folder / name).write_text(json.dumps(document))
+
+    return damage
+
+
+def swap_tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], object]:
+    """Other weights, their digest put right: the check of names, shapes and dtypes must hold by itself."""
+
+    def damage(folder: Path) -> None:
+        tensors = storage.read_tensors(folder / "model.safetensors")
+        change(tensors)
+        (folder / "model.safetensors").unlink()
+        digest = storage.write_tensors(folder / "model.safetensors", tensors)
+        edit("config.json", lambda config: config["files"].update({"model.safetensors": digest}))(folder)
+
+    return damage
+
+
+def flip(name: str) -> Callable[[Path], object]:
+    def damage(folder: Path) -> None:
+        data = bytearray((folder / name).read_bytes())
+        data[-9] ^= 1
+        (folder / name).write_bytes(data)
+
+    return damage
+
+
+DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "No such file"),
+    "no vocabulary": (lambda folder: (folder / "vocabulary.json").unlink(), "No such file"),
+    "a folder for a file": (
+        lambda folder: ((folder / "vocabulary.json").unlink(), (folder / "vocabulary.json").mkdir()),
+        "Is a directory",
+    ),
+    "one bit of the weights": (flip("model.safetensors"), "its SHA-256 is not the recorded one"),
+    "one bit of the vocabulary": (flip("vocabulary.json"), "its SHA-256 is not the recorded one"),
+    "config not JSON": (lambda folder: (folder / "config.json").write_text("{"), "not JSON"),
+    "config empty": (lambda folder: (folder / "config.json").write_text(""), "not JSON"),
+    "config a list": (lambda folder: (folder / "config.json").write_text("[]"), "a list instead of an object"),
+    "config too large": (
+        lambda folder: (folder / "config.json").write_bytes(b" " * ((16 << 20) + 1)),
+        "at most 16,777,216 are read",
+    ),
+    "another format": (edit("config.json", lambda c: c.update(format="bert")), "not an elman-model file"),
+    "a later version": (edit("config.json", lambda c: c.update(version=2)), "version 2; this Elman reads 1"),
+    "unknown kind": (edit("config.json", lambda c: c.update(kind="os:system")), "unknown kind of model"),
+    "kind a list": (edit("config.json", lambda c: c.update(kind=["lstm"])), "unknown kind of model"),
+    "no digests": (edit("config.json", lambda c: c.pop("files")), "lacks the model's configuration or its files"),
+    "a digest lost": (edit("config.json", lambda c: c["files"].clear()), "of vocabulary.json is not recorded"),
+    "no tokenizer": (edit("config.json", lambda c: c.pop("tokenizer")), "tokenizer"),
+    "huge layer": (edit("config.json", lambda c: c["config"].update(hidden_size=10**9)), "hidden_size"),
+    "other layer": (edit("config.json", lambda c: c["config"].update(hidden_size=8)), "is torch.float32 [28, 6]"),
+    "unknown option": (edit("config.json", lambda c: c["config"].update(attention=True)), "attention"),
+    "a tensor too few": (swap_tensors(lambda t: t.pop("output.bias")), "lacks output.bias"),
+    "a tensor too many": (swap_tensors(lambda t: t.update(x=torch.zeros(1))), "holds unknown x"),
+    "another dtype": (
+        swap_tensors(lambda t: t.update({"output.bias": t["output.bias"].double()})),
+        "output.bias is torch.float64",
+    ),
+    "a weight not finite": (swap_tensors(lambda t: t["output.bias"].fill_(float("nan"))), "NaN"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_model_folders(tmp_path: Path, name: str) -> None:
+    damage, message = DAMAGED[name]
+    save_model(make("lstm"), tmp_path / "model")
+    damage(tmp_path / "model")
+    with pytest.raises(FormatError) as caught:
+        load_model(tmp_path / "model")
+    assert message in caught.value.cause
+    assert str(tmp_path / "model") in caught.value.cause
+
+
+def test_sizes_are_compared_before_anything_is_allocated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(make("lstm"), tmp_path / "model")
+    edit("config.json", lambda c: c["config"].update(hidden_size=16_384, num_layers=60))(tmp_path / "model")
+
+    def allocate(*arguments: Any, **options: Any) -> Any:
+        raise AssertionError("allocated")
+
+    monkeypatch.setattr(torch, "empty", allocate)
+    with pytest.raises(FormatError, match="lacks recurrence"):
+        load_model(tmp_path / "model")
+
+
+def test_what_is_no_model_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="does not exist"):
+        load_model(tmp_path / "none")
+    with pytest.raises(FormatError, match="holds no model"):
+        load_model(tmp_path)
+    (tmp_path / "model.pt").write_bytes(b"\x80\x02")
+    with pytest.raises(FormatError, match="models are folders"):
+        load_model(tmp_path / "model.pt")
+
+
+# -- training states
+
+
+def state(step: int) -> TrainingState:
+    model = make_model(CORPUS)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(step)
+    carried = (torch.full((2, 5, 7), step / 3), torch.full((2, 5, 7), step / 7))
+    tensors = {"embedding.weight/exp_avg": torch.full((23, 6), step / 9)}
+    return TrainingState(model, tensors, {"cpu": torch.get_rng_state()}, carried, {"step": step, "x": [1, 2.5]})
+
+
+def save(run: Path, step: int, **options: Any) -> Path:
+    run.mkdir(exist_ok=True)
+    return save_checkpoint(run, state(step), **options)
+
+
+def check(found: TrainingState, step: int) -> None:
+    wanted = state(step)
+    assert found.record == wanted.record
+    for name, tensor in wanted.model.state_dict().items():  # type: ignore[attr-defined]
+        assert torch.equal(tensor, found.model.state_dict()[name])  # type: ignore[attr-defined]
+    assert all(torch.equal(a, b) for a, b in zip(found.carried, wanted.carried, strict=True))
+    name = "embedding.weight/exp_avg"
+    assert torch.equal(found.optimizer[name], wanted.optimizer[name])
+
+
+def test_the_latest_two_and_the_best_are_kept(tmp_path: Path) -> None:
+    for step in range(1, 7):
+        save(tmp_path, step, best=step == 2)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["best", "latest", "step-000002", "step-000005", "step-000006"]
+    check(load_checkpoint(tmp_path), 6)
+    weight = load_model(tmp_path).state_dict()["output.bias"]  # type: ignore[attr-defined]
+    assert torch.equal(weight, torch.full_like(weight, 2.0))
+
+
+def test_saving_a_step_again_does_not_touch_the_first(tmp_path: Path) -> None:
+    save(tmp_path, 3)
+    assert save(tmp_path, 3).name == "step-000003.1"
+    assert run_folder.pointer(tmp_path, "latest") == tmp_path / "step-000003.1"
+    assert save(tmp_path, 4).name == "step-000004"
+    check(load_checkpoint(tmp_path), 4)
+
+
+STEP_DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "state cut": (lambda f: (f / "state.json").write_text('{"format"'), "not JSON"),
+    "state gone": (lambda f: (f / "state.json").unlink(), "No such file"),
+    "a number changed": (edit("state.json", lambda s: s["record"].update(step=1)), "not what was written"),
+    "optimizer gone": (lambda f: (f / "optimizer.safetensors").unlink(), "No such file"),
+    "optimizer bit": (flip("optimizer.safetensors"), "SHA-256"),
+    "random bit": (flip("random.safetensors"), "SHA-256"),
+    "carried bit": (flip("carried.safetensors"), "SHA-256"),
+    "weights cut": (lambda f: os.truncate(f / "model.safetensors", 1500), "bytes of data"),
+    "zero-filled": (lambda f: (f / "model.safetensors").write_bytes(bytes(4000)), "header"),
+    "config of another": (edit("config.json", lambda c: c.update(kind="ngram")), "SHA-256"),
+    "all gone": (lambda f: [path.unlink() for path in f.iterdir()], "No such file"),
+}
+
+
+@pytest.mark.parametrize("name", STEP_DAMAGE)
+def test_a_damaged_latest_falls_back_and_says_so(tmp_path: Path, name: str) -> None:
+    save(tmp_path, 1)
+    folder = save(tmp_path, 2)
+    damage, message = STEP_DAMAGE[name]
+    damage(folder)
+    found = load_checkpoint(tmp_path)
+    check(found, 1)
+    assert message in found.notes[0]
+    assert "Going back" in found.notes[0]
+
+
+@pytest.mark.parametrize("text", [b"", b"step-0000", b"../../etc", b"step-000009\n", b"\xff" * 900])
+def test_a_damaged_pointer_leads_to_the_newest_that_is_whole(tmp_path: Path, text: bytes) -> None:
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    (tmp_path / "latest").write_bytes(text)
+    check(load_checkpoint(tmp_path), 2)
+
+
+def test_nothing_whole_is_an_error_and_a_lost_best_a_warning(tmp_path: Path) -> None:
+    best = save(tmp_path, 1, best=True)
+    latest = save(tmp_path, 2)
+    flip("model.safetensors")(best)
+    with pytest.warns(RuntimeWarning, match="Using .*step-000002 instead"):
+        load_model(tmp_path)
+    flip("model.safetensors")(latest)
+    for load in (load_model, load_checkpoint):
+        with pytest.raises(FormatError, match="no checkpoint can be read"):
+            load(tmp_path)
+
+
+# -- a fault at every call that writes
+
+CALLS = ("mkdir", "open", "write", "fsync", "rename", "replace")
+
+
+class Fault:
+    """Counts the calls of `os` that write; the `at`th fails, and after it (`dead`) all others too."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int, kind: str) -> None:
+        self.count, self.at, self.kind = 0, at, kind
+        for name in CALLS:
+            monkeypatch.setattr(os, name, self._wrap(getattr(os, name), name))
+        if kind == "crash":  # the process is gone: nothing tidies up
+            monkeypatch.setattr(shutil, "rmtree", lambda *arguments, **options: None)
+            monkeypatch.setattr(Path, "unlink", lambda *arguments, **options: None)
+            monkeypatch.setattr(Path, "rename", self._wrap(Path.rename, "rename"))
+
+    def _wrap(self, call: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            self.count += 1
+            if self.count < self.at or self.at == 0:
+                return call(*arguments, **options)
+            if self.count == self.at and name == "write":  # torn: half of it reaches the disk
+                call(arguments[0], arguments[1][: len(arguments[1]) // 2])
+            if self.kind == "crash" or self.count == self.at:
+                raise OSError(errno.ENOSPC if self.kind == "full" else errno.EIO, os.strerror(errno.ENOSPC))
+            return call(*arguments, **options)
+
+        return wrapped
+
+
+def count_calls(tmp_path: Path) -> int:
+    save(tmp_path / "count", 1, best=True)
+    with pytest.MonkeyPatch.context() as patch:
+        fault = Fault(patch, 0, "full")
+        save_checkpoint(tmp_path / "count", state(2), best=True)
+    return fault.count
+
+
+@pytest.mark.parametrize("kind", ["full", "crash"])
+def test_a_fault_at_any_call_leaves_the_state_before_or_after(tmp_path: Path, kind: str) -> None:
+    calls = count_calls(tmp_path)
+    assert calls > 30
+    after = 0
+    save(tmp_path / "before", 1, best=True)
+    for at in range(1, calls + 1):
+        run = tmp_path / f"{kind}-{at}"
+        shutil.copytree(tmp_path / "before", run)
+        with pytest.MonkeyPatch.context() as patch:
+            Fault(patch, at, kind)
+            try:
+                save_checkpoint(run, state(2), best=True)
+            except ElmanError as error:
+                assert "cannot be written" in error.cause
+        found = load_checkpoint(run)
+        assert not found.notes
+        step = found.record["step"]
+        check(found, step)
+        assert step in (1, 2)
+        after += step == 2
+        load_model(run)
+        if kind == "full":
+            assert not list(run.glob(".tmp-*"))
+        storage.clean(run)  # what the next start does
+        assert not list(run.glob(".tmp-*"))
+        save(run, 3)
+        check(load_checkpoint(run), 3)
+        shutil.rmtree(run)
+    assert 0 < after < calls / 2
+
+
+def test_everything_is_synced_before_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order that survives power loss: each file synced, then the folder, then its name; `latest` last."""
+    calls: list[tuple[str, str]] = []
+    paths: dict[int, str] = {}
+    real = {name: getattr(os, name) for name in ("open", "write", "fsync", "rename", "replace", "close")}
+
+    def opened(path: Any, *arguments: Any) -> int:
+        descriptor: int = real["open"](path, *arguments)
+        paths[descriptor] = Path(path).name
+        return descriptor
+
+    monkeypatch.setattr(os, "open", opened)
+    for name in ("write", "fsync"):
+        monkeypatch.setattr(
+            os, name, lambda fd, *rest, name=name: (calls.append((name, paths[fd])), real[name](fd, *rest))[1]
+        )
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(
+            os, name, lambda a, b, name=name: (calls.append((name, Path(b).name)), real[name](a, b))[1]
+        )
+    save(tmp_path / "run", 1, best=True)
+    monkeypatch.undo()
+    named = calls.index(("rename", "step-000001"))
+    for name in sorted(path.name for path in (tmp_path / "run" / "step-000001").iterdir()):
+        writes = [index for index, call in enumerate(calls) if call == ("write", name)]
+        assert writes
+        assert max(writes) < calls.index(("fsync", name)) < named
+    assert calls[named - 1][0] == "fsync"
+    assert calls[named - 1][1].startswith(".tmp-step-000001")
+    assert calls[named + 1] == ("fsync", "run")
+    assert named < calls.index(("replace", "best")) < calls.index(("replace", "latest"))
+    assert calls[-1] == ("fsync", "run")
