@@ -1,4 +1,4 @@
-"""Kneser-Ney as Chen and Goodman (1998) write it: dictionaries, recursion, float64, nothing shared with Elman.
+"""Kneser-Ney as Chen and Goodman (1998) write it: dictionaries, recursion, float64, no code of Elman's.
 
 Also the small texts that the n-gram tests use. A token is its id; "<s>" is the string.
 """

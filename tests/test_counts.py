@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ngram_oracle import EOS, START, text_of
 
 from elman.errors import OptionError, TextError
 from elman.ngram.counts import Counts, count
+from ngram_oracle import EOS, START, text_of
 
 SIZE = 7
 SENTENCES = st.lists(st.lists(st.sampled_from([0, 2, 3, 4, 5]), max_size=7), min_size=1, max_size=9)

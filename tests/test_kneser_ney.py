@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from elman.errors import OptionError
+from elman.ngram.backoff import NgramModel
+from elman.ngram.kneser_ney import KneserNeySettings, estimate, estimate_discounts
+from elman.text.tokenizers import Words
 from ngram_oracle import (
     EOS,
     GOLDEN,
@@ -26,11 +32,6 @@ from ngram_oracle import (
     vocabulary_of,
 )
 from tolerance import tolerance
-
-from elman.errors import OptionError
-from elman.ngram.backoff import NgramModel
-from elman.ngram.kneser_ney import KneserNeySettings, estimate, estimate_discounts
-from elman.text.tokenizers import Words
 
 SIZE = 8  # token 7 is never seen
 SENTENCES = st.lists(st.lists(st.sampled_from([0, 2, 3, 4, 5, 6]), max_size=6), min_size=1, max_size=12)
@@ -91,7 +92,7 @@ def test_equals_the_definition(
 def rhyme_sentences() -> list[list[int]]:
     text, _ = read_golden("rhyme.txt")
     ends = [0, *(text.ends + 1).tolist()]
-    return [text.ids[a : b - 1].tolist() for a, b in zip(ends, ends[1:], strict=False)]
+    return [text.ids[a : b - 1].tolist() for a, b in pairwise(ends)]
 
 
 @pytest.mark.parametrize("mutant", ["", *MUTANTS])

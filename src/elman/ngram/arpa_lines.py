@@ -103,7 +103,8 @@ class Lines:
         pattern = [9, *[32] * (n - 1), *([9] if tabs == 2 * rows else []), 10]
         width = len(pattern)
         fields = full.split()
-        if len(marks) != rows * width or len(fields) != len(marks):
+        # every byte is in a field or separates two: no other white space, no empty field
+        if not len(fields) == len(marks) == rows * width or sum(map(len, fields)) + len(marks) != len(full):
             raise self._first_wrong(block, n, first)
         if (marks.reshape(rows, width) != pattern).any():
             raise self._first_wrong(block, n, first)
@@ -139,10 +140,10 @@ def _fault(line: bytes, n: int, highest: bool) -> str:
     if not line.strip() or line.startswith(b"\\"):
         return f"fewer n-grams than \\data\\ announces: found {shown(line)}"
     prob, tab, rest = line.partition(b"\t")
-    if not tab:
+    if not tab or b" " in prob.strip():
         return f"no tab after the probability: {shown(line)}"
     words, tab, backoff = rest.partition(b"\t")
-    if len(words.split(b" ")) != n or len(words.split()) != n or b"\t" in backoff:
+    if words.split(b" ") != words.split() or len(words.split()) != n or b"\t" in backoff:
         return f"expected {n} words with single blanks and then a tab or the end: {shown(line)}"
     for what, text in (("probability", prob), *((("backoff weight", backoff),) if tab else ())):
         value = _numbers([text]) if text == text.strip() else None

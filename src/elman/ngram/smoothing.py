@@ -27,8 +27,8 @@ def add_k(
 
         P(w | v) = (c(v w) + k) / (c(v) + k V)          1 / V after a context that never occurred
 
-    In backoff form: all lower orders are uniform, and backoff(v) = k V / (c(v) + k V) at the highest.
-    Raises OptionError.
+    v is the last order - 1 tokens, fewer only where the sentence begins later (v then starts with `<s>`).
+    In backoff form: backoff(v) = k V / (c(v) + k V), and what it backs off to is uniform. Raises OptionError.
     """
     if not (math.isfinite(k) and k > 0):
         raise OptionError(f"k is {k:g}.", remedy="give a number above 0, for instance 0.01.")
@@ -36,14 +36,15 @@ def add_k(
     counts = count(text.ids, order, size)
     tables: list[Table] = []
     for n, own in enumerate(counts.orders, start=1):
-        prob = np.full(len(own.keys), 1 / size)
-        if n == order:
-            prefix = counts.prefix(n) if n > 1 else np.zeros(size + 1, dtype=np.int64)
-            total = _context_totals(counts, n, prefix)
-            prob = (own.raw + k) / (total[prefix] + k * size)
-            if n > 1:
-                tables[-1] = _with_backoff(tables[-1], k * size / (total + k * size))
-        tables.append(_table(own.keys, prob, n))
+        prefix = counts.prefix(n) if n > 1 else np.zeros(size + 1, dtype=np.int64)
+        total = _context_totals(counts, n, prefix)
+        whole = own.initial | (n == order)  # whether n - 1 words are all that can be known
+        tables.append(
+            _table(own.keys, np.where(whole, (own.raw + k) / (total[prefix] + k * size), 1 / size), n)
+        )
+        if n > 1:
+            known = counts.orders[n - 2].initial | (n == order)
+            tables[-2] = _with_backoff(tables[-2], np.where(known, k * size / (total + k * size), 1.0))
     details = {"settings": {"order": order, "k": k}}
     return NgramModel(vocabulary, tokenizer, tables, method="add-k", details=details)
 

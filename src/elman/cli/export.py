@@ -1,0 +1,130 @@
+"""`elman export`: a model in a format of other programs. Import is not a verb: every verb reads .arpa files.
+
+arpa         n-gram models, for KenLM, SRILM, Kaldi and others
+vectors      the word embedding of a neural model, in word2vec's text format
+safetensors  all arrays of any model in one file; configuration, tokenizer and vocabulary as its metadata
+"""
+
+from __future__ import annotations
+
+import json as standard_json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
+
+from cyclopts import Parameter
+
+from elman.cli.app import Json, app, emit, results
+from elman.errors import OptionError
+
+if TYPE_CHECKING:
+    from elman.language_model import LanguageModel
+    from elman.neural.model import NeuralModel
+    from elman.ngram.backoff import NgramModel
+
+Format = Literal["arpa", "vectors", "safetensors"]
+
+
+@app.command(name="export")
+def export_command(
+    model: str,
+    path: Path,
+    *,
+    to: Format | None = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> None:
+    """Write a model for other programs.
+
+    Examples:
+
+        elman export runs/kn5 kn5.arpa.gz
+
+        elman export runs/lstm embedding.txt --to vectors
+
+        elman export runs/lstm lstm.safetensors
+
+    Parameters
+    ----------
+    model
+        A model folder, a training run or an .arpa file.
+    path
+        The file to write; .gz packs it (arpa, vectors).
+    to
+        arpa (n-gram models), vectors (neural models) or safetensors (both). Default: by the name of the file.
+    overwrite
+        Replace the file if it exists.
+    """
+    from elman.checkpoint import load_model
+
+    chosen = to or _by_name(path)
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise OptionError(f"{path} exists.", remedy="choose another name, or --overwrite a file.")
+    loaded = load_model(model)
+    _write(loaded, path, chosen)
+    document = {"model": model, "format": chosen, "path": str(path), "bytes": path.stat().st_size}
+    if json:
+        emit(document)
+    else:
+        results.print(f"{path}  {chosen}, {document['bytes']:,} bytes", markup=False)
+
+
+def _by_name(path: Path) -> Format:
+    name = path.name.removesuffix(".gz")
+    endings: dict[str, Format] = {
+        ".arpa": "arpa",
+        ".safetensors": "safetensors",
+        ".vec": "vectors",
+        ".txt": "vectors",
+    }
+    for ending, chosen in endings.items():
+        if name.endswith(ending):
+            return chosen
+    raise OptionError(
+        f"the name {path.name} does not tell the format.",
+        remedy=f"give --to {' or --to '.join(get_args(Format))}.",
+    )
+
+
+def _write(model: LanguageModel, path: Path, chosen: Format) -> None:
+    from elman.neural.model import NeuralModel
+    from elman.ngram.backoff import NgramModel
+
+    if chosen == "arpa":
+        if not isinstance(model, NgramModel):
+            raise OptionError(
+                "only n-gram models have an ARPA form.", remedy="--to safetensors writes this model."
+            )
+        from elman.ngram.arpa import write_arpa
+
+        write_arpa(model, path)
+    elif chosen == "vectors":
+        if not isinstance(model, NeuralModel):
+            raise OptionError(
+                "this model has no word embedding: it is not a neural model.",
+                remedy="export a feed-forward or recurrent model.",
+            )
+        from elman.neural.vectors import write_vectors
+
+        write_vectors(model, model.vocabulary, path)
+    else:
+        if not isinstance(model, NgramModel | NeuralModel):
+            raise OptionError(
+                "a mixture is several models.", remedy="export its components: the folders 0, 1, … in it."
+            )
+        _write_safetensors(model, path)
+
+
+def _write_safetensors(model: NgramModel | NeuralModel, path: Path) -> None:
+    from safetensors.torch import save
+
+    from elman.storage import replace_file
+
+    parts = {
+        "format": "pt",
+        "kind": model.kind,
+        "config": standard_json.dumps(model.config_json()),
+        "tokenizer": standard_json.dumps(model.tokenizer.as_json()),
+        "vocabulary": standard_json.dumps(model.vocabulary.as_json()),
+    }
+    arrays = {name: array.contiguous() for name, array in model.arrays().items()}
+    replace_file(path, save(arrays, metadata=parts))
