@@ -202,18 +202,20 @@ def verdict(difference: Difference, comparison: Comparison) -> str:
 
 
 def verdicts(comparison: Comparison) -> list[str]:
-    """The lines under the table: what learns against the baseline, then who is below whom."""
-    counted = {entry.name for entry in comparison.entries if entry.kind == "ngram"}
-    lines = [verdict(d, comparison) for d in comparison.against_baseline if d.name not in counted]
+    """The lines under the table: what learns against the baseline, the best recurrent model also with
+    its state reset; then, among what learns, each against the next-worse."""
+    kinds = {entry.name: entry.kind for entry in comparison.entries}
+    lines = [verdict(d, comparison) for d in comparison.against_baseline if kinds[d.name] != "ngram"]
+    resets = [d for d in comparison.reset_against_baseline if kinds[d.name] == "recurrent"]
+    if resets:
+        best = verdict(min(resets, key=lambda difference: difference.change), comparison)
+        lines.append(best[:-1] + ", with its state reset at every sentence.")
     lines += [
-        verdict(difference, comparison)[:-1] + ", with its state reset at every sentence."
-        for difference in comparison.reset_against_baseline
-        if comparison.entry(difference.name).kind == "recurrent"
+        verdict(d, comparison)
+        for d in comparison.neighbours
+        if "ngram" not in (kinds[d.name], kinds[d.other]) and comparison.baseline not in (d.name, d.other)
     ]
-    told = {(d.name, d.other) for d in comparison.against_baseline}
-    told |= {(other, name) for name, other in told}
-    rest = (d for d in comparison.neighbours if (d.name, d.other) not in told and d.name not in counted)
-    return [*lines, *(verdict(difference, comparison) for difference in rest)]
+    return lines
 
 
 def headline(comparison: Comparison) -> str:

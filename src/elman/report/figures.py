@@ -28,7 +28,7 @@ def plain(text: str) -> str:
 def colour(entry: Entry) -> str:
     """The variable of the style sheet that colours a model everywhere on the page."""
     if entry.kind == "mixture":
-        return "var(--c-mix)"
+        return "var(--c-mix)" if entry.name == "mixture" else "var(--c-pair)"
     if entry.kind == "ngram":
         return "var(--c-ngram)"
     words = entry.name.split("-")[0]
@@ -54,12 +54,11 @@ def learning_curves(comparison: Comparison, against: str) -> Figure | None:
         ]
 
     right = max(max(place(entry)) for entry in curved)
-    left = 0.0 if against == "seconds" else min(1.0, *(min(place(entry)) for entry in curved))
     shown, traces = main_models(comparison), []
     for index, entry in enumerate(
         entry for entry in comparison.entries if not entry.curve and entry.kind == "ngram" and entry.valid
     ):
-        trace = _line(entry, [left, right], [entry.valid, entry.valid], entry.name in shown)
+        trace = _line(entry, [0.0, right], [entry.valid, entry.valid], entry.name in shown)
         trace["mode"] = "lines"
         trace["line"] = {"color": colour(entry), "width": 1.5, "dash": DASHES[index % len(DASHES)]}
         traces.append(trace)

@@ -14,14 +14,15 @@
     return value;
   }
 
-  function fitted(layout, width) {      // narrow windows: the legend takes more rows
-    if (width < 520) { layout.height = 480; layout.font.size = 12; }
+  function fitted(layout, width, names) {   // the plot keeps its height whatever rows the legend takes
+    if (width < 520) layout.font.size = 12;
+    layout.height = 350 + 20 * Math.ceil(names / Math.max(1, Math.floor(width / 190)));
     return layout;
   }
 
   function draw(plot) {
     const figure = coloured(figures.get(plot)[plot.dataset.shown || 0]);
-    Plotly.react(plot, figure.data, fitted(figure.layout, plot.clientWidth),
+    Plotly.react(plot, figure.data, fitted(figure.layout, plot.clientWidth, figure.data.length),
       { displayModeBar: false, responsive: true });
   }
 
