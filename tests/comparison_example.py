@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from elman.compare import Encoding, Scored, compare
-from elman.comparison import Comparison, CurvePoint, Entry, Repeat, Subject, gains
+from elman.compare.comparison import Comparison, CurvePoint, Entry, Repeat, Subject, gains
+from elman.compare.table import Encoding, Scored, compare
 from elman.evaluate import by_frequency, by_position
 from elman.language_model import Protocol
 from elman.text.corpus import Text

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import elman.cli.compare as verb
-from elman import contest, lineup
 from elman.checkpoint import load_model, save_model
 from elman.cli import app
-from elman.contest import Begun
+from elman.compare import contest, lineup
+from elman.compare.contest import Begun
+from elman.compare.lineup import Spec
 from elman.evaluate import event_nats
-from elman.lineup import Spec
 from elman.text.corpus import encode_text
 
 TRAINING = {"optimizer": "adam", "lr": 5e-3, "epochs": 1, "max_steps": 9, "batch_size": 16, "bptt": 9}

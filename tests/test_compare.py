@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 
 import comparison_example as made
-from elman.assembly import Candidate, Counting, assemble
-from elman.bootstrap import Interval, Resampling, figure, interval, paired_bootstrap, resample, sentence_sums
-from elman.compare import Encoding, Scored, compare
-from elman.comparison import Subject, headline, percent, verdicts
+from elman.compare.assembly import Candidate, Counting, assemble
+from elman.compare.bootstrap import (
+    Interval,
+    Resampling,
+    figure,
+    interval,
+    paired_bootstrap,
+    resample,
+    sentence_sums,
+)
+from elman.compare.comparison import Subject, headline, percent, verdicts
+from elman.compare.table import Encoding, Scored, compare
 from elman.errors import ElmanError, OptionError, ProtocolError
 from elman.language_model import Protocol
 from elman.text.corpus import Text
@@ -64,7 +72,7 @@ def test_blocks_of_draws_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     a, b, ends = two(sentences=41)
     columns = np.stack([sentence_sums(a, ends), sentence_sums(b, ends)], axis=1)
     whole = resample(columns, Resampling(samples=50, seed=9))
-    monkeypatch.setattr("elman.bootstrap.BLOCK", 41 * 7)
+    monkeypatch.setattr("elman.compare.bootstrap.BLOCK", 41 * 7)
     # the same draws; a product of matrices may sum them in another order
     np.testing.assert_allclose(resample(columns, Resampling(samples=50, seed=9)), whole, rtol=1e-13)
 

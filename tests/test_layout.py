@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "elman"
+FORBIDDEN = {"pickle", "shelve", "marshal", "urllib.request", "requests", "socket"}
 ENTRY = re.compile(r"^(?P<indent>[│ ]*)[├└]── (?P<name>[\w.]+/?)")
 
 
@@ -121,7 +122,7 @@ def test_nothing_unsafe_is_called() -> None:
                 assert called not in {"eval", "exec", "torch.load", "torch.save", "__import__"}, path
             if isinstance(node, ast.Import | ast.ImportFrom):
                 named = {alias.name for alias in node.names} | {getattr(node, "module", "") or ""}
-                assert not named & {"pickle", "shelve", "marshal", "urllib.request", "requests", "socket"}, path
+                assert not named & FORBIDDEN, path
 
 
 def test_every_module_has_its_tests() -> None:
@@ -143,5 +144,5 @@ def test_every_public_name_resolves() -> None:
 
 
 def test_importing_elman_and_its_command_line_does_not_load_torch() -> None:
-    script = "import sys, elman, elman.cli, elman.cli.app; assert 'torch' not in sys.modules, 'torch is loaded'"
+    script = "import sys, elman.cli.app; assert 'torch' not in sys.modules, 'torch is loaded'"
     subprocess.run([sys.executable, "-c", script], check=True)

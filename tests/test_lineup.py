@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from elman import contest, lineup
-from elman.assembly import assemble, candidate_of, subject_of
-from elman.comparison import Repeat
-from elman.contest import Begun, Finished, Settings, Working, mixed_nats
+from elman.compare import contest, lineup
+from elman.compare.assembly import assemble, candidate_of, subject_of
+from elman.compare.comparison import Repeat
+from elman.compare.contest import Begun, Finished, Settings, Working, mixed_nats
+from elman.compare.lineup import BASELINE, PRESETS, Spec, choose
+from elman.compare.outcome import Outcome, load_outcome
 from elman.errors import ElmanError, FormatError, OptionError
 from elman.evaluate import event_nats
 from elman.language_model import Protocol
-from elman.lineup import BASELINE, PRESETS, Spec, choose
 from elman.neural.feedforward import FeedforwardConfig
 from elman.neural.recurrent import RecurrentConfig
-from elman.outcome import Outcome, load_outcome
 from elman.text.corpus import Corpus, load_corpus
 from elman.training.config import parse_train_config
 from tolerance import tolerance

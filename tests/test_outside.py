@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from elman.compare.outside import read_score_file, score_rows
 from elman.errors import ElmanError, FormatError, OptionError, ProtocolError
-from elman.outside import read_score_file, score_rows
 from elman.text.corpus import Text, encode_string
 from elman.text.tokenizers import get_tokenizer
 from elman.text.vocabulary import Vocabulary

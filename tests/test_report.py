@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 import pytest
 
 import comparison_example as made
-from elman.comparison import Comparison, verdicts
+from elman.compare.comparison import Comparison, verdicts
 from elman.errors import OptionError
 from elman.report import embedded, render, write_report
 from elman.report.figures import by_bucket, learning_curves

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from elman.errors import OptionError
-from elman.events import device_of, evaluating
+from elman.event_nats import device_of, evaluating
 from elman.generate import DEFAULT_LENGTH, Prompt, Sample, prime, read_prompt, require, to_sample
 from elman.language_model import LanguageModel, select
 

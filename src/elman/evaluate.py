@@ -1,6 +1,6 @@
 """A model and a text → its Score, and where the nats fall: by training count, by place in the sentence.
 
-Not here: the nats themselves (events.py), intervals and paired tests (compare.py).
+Not here: the nats themselves (event_nats.py), intervals and paired tests (compare/).
 Every figure is a (nats, events) pair: parts add to the whole, and no mean is ever averaged.
 
 N events of the text. Nats throughout, float64.
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from elman.errors import ElmanError, OptionError
-from elman.events import BLOCK, Progress
-from elman.events import event_nats as event_nats
+from elman.event_nats import BLOCK, Progress
+from elman.event_nats import event_nats as event_nats
 from elman.language_model import LanguageModel, Protocol, Score, StatePolicy, UnknownPolicy
 from elman.text.corpus import Text
 from elman.text.vocabulary import Vocabulary

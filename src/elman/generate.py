@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from elman.errors import ElmanError, OptionError
-from elman.events import device_of, evaluating
+from elman.event_nats import device_of, evaluating
 from elman.language_model import LanguageModel, State, select
 from elman.text.tokenizers import Tokenizer
 

@@ -97,7 +97,7 @@ class Protocol:
             if mine != theirs:
                 raise ProtocolError(
                     f"cannot compare {name}={mine} with {name}={theirs}: {what}.",
-                    remedy="score both in the same way; models with different tokens compare per word or per byte.",
+                    remedy="score both in one way; models with other tokens compare per word or per byte.",
                 )
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from elman.errors import FormatError, OptionError, ProtocolError
-from elman.events import event_nats
+from elman.event_nats import event_nats
 from elman.language_model import LanguageModel, State
 from elman.text.corpus import Text
 from elman.text.tokenizers import Tokenizer

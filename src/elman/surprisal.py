@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from elman.errors import OptionError
-from elman.events import CHUNK, WINDOW, run_window, sentence_nats
+from elman.event_nats import CHUNK, WINDOW, run_window, sentence_nats
 from elman.language_model import LanguageModel, State, StatePolicy, UnknownPolicy
 from elman.text.tokenizers import Token
 

@@ -19,8 +19,8 @@ from elman.cli.compare_options import (
 from elman.errors import ElmanError, OptionError
 
 if TYPE_CHECKING:
-    from elman.assembly import Candidate
-    from elman.comparison import Comparison
+    from elman.compare.assembly import Candidate
+    from elman.compare.comparison import Comparison
 
 DEFAULT_CORPUS = "sotu-modern"
 NUMBERS = "comparison.json"
@@ -58,12 +58,12 @@ def compare_command(*what: str, options: CompareOptions | None = None, json: Jso
 
 def _line_up(source: str, options: CompareOptions, begin: float, *, quiet: bool) -> Comparison:
     """Train the line-up; rows are printed as models finish, and Ctrl-C keeps those."""
-    from elman import contest
-    from elman.assembly import assemble, candidate_of, require_some, subject_of
-    from elman.candidates import outside_candidates
     from elman.cli import ladder
+    from elman.compare import contest
+    from elman.compare.assembly import assemble, candidate_of, require_some, subject_of
+    from elman.compare.candidates import outside_candidates
+    from elman.compare.lineup import choose
     from elman.language_model import Protocol
-    from elman.lineup import choose
     from elman.text.corpus import load_corpus
 
     specs = choose(
@@ -133,9 +133,9 @@ def _saved_models(
     what: Sequence[str], source: str, options: CompareOptions, begin: float, *, quiet: bool
 ) -> Comparison:
     """Score saved models (and score files) on one text."""
-    from elman.assembly import assemble, subject_of
-    from elman.candidates import OriginalText, load_named, outside_candidates, score_model
     from elman.cli import ladder
+    from elman.compare.assembly import assemble, subject_of
+    from elman.compare.candidates import OriginalText, load_named, outside_candidates, score_model
 
     named = load_named(what)
     text = OriginalText(source)

@@ -18,8 +18,8 @@ from elman import __version__
 from elman.errors import OptionError
 
 if TYPE_CHECKING:
-    from elman.assembly import Counting
-    from elman.comparison import Repeat
+    from elman.compare.assembly import Counting
+    from elman.compare.comparison import Repeat
 
 REPORT = "elman-report.html"
 
@@ -79,7 +79,7 @@ class CompareOptions:
 
 def require_sense(what: Sequence[str], options: CompareOptions) -> None:
     """Refuse what cannot work before anything takes time."""
-    from elman.bootstrap import Resampling
+    from elman.compare.bootstrap import Resampling
 
     Resampling(samples=options.bootstrap)
     if options.seed < 0:
@@ -144,15 +144,15 @@ def _require_place(report: Path | None) -> None:
 
 
 def counting(options: CompareOptions) -> Counting:
-    from elman.assembly import Counting
-    from elman.bootstrap import Resampling
+    from elman.compare.assembly import Counting
+    from elman.compare.bootstrap import Resampling
 
     return Counting(options.baseline, options.per, Resampling(samples=options.bootstrap, seed=options.seed))
 
 
 def repeat(options: CompareOptions, begin: float) -> Repeat:
-    from elman.assembly import machine
-    from elman.comparison import Repeat
+    from elman.compare.assembly import machine
+    from elman.compare.comparison import Repeat
 
     return Repeat(
         command=shlex.join(["elman", *sys.argv[1:]]) if sys.argv[1:2] == ["compare"] else "elman compare",

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from rich.progress import Progress, TaskID
 
 from elman.cli.app import messages, progress, results
-from elman.compare import Row
-from elman.comparison import FIGURES, Comparison, Entry, number, protocol_in_words, verdicts
+from elman.compare.comparison import FIGURES, Comparison, Entry, number, protocol_in_words, verdicts
+from elman.compare.table import Row
 from elman.report.sections import count, duration
 
 WIDTH = 24

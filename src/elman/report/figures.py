@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from elman.comparison import Comparison, Entry
+from elman.compare.comparison import Comparison, Entry
 from elman.evaluate import Bucket
 
 Figure = dict[str, object]

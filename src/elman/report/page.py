@@ -12,7 +12,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from elman.comparison import Comparison, headline, protocol_in_words
+from elman.compare.comparison import Comparison, headline, protocol_in_words
 from elman.errors import OptionError
 from elman.report import sections
 from elman.report.figures import Figure, by_bucket, learning_curves

@@ -9,8 +9,8 @@ import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from elman.compare import Difference, Row
-from elman.comparison import FIGURES, Comparison, Entry, Gains, WordGain, number, percent, verdicts
+from elman.compare.comparison import FIGURES, Comparison, Entry, Gains, WordGain, number, percent, verdicts
+from elman.compare.table import Difference, Row
 from elman.report.figures import colour
 
 

@@ -4,7 +4,7 @@ Tokens of one sentence are not independent, so the sentence is what is drawn aga
 row of counts (how often each sentence was drawn), and all models share it: that is what makes
 a difference paired. Sums come first and the perplexity after, never a mean of perplexities.
 
-Not here: which models may be compared, and in which unit (compare.py).
+Not here: which models may be compared, and in which unit (table.py).
 
 S sentences, R resamples, K columns (nats of each model, then what they are divided by).
 """

@@ -18,13 +18,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from elman.bootstrap import Floats
 from elman.checkpoint import load_model, save_model
-from elman.comparison import CurvePoint
+from elman.compare.bootstrap import Floats
+from elman.compare.comparison import CurvePoint
+from elman.compare.lineup import Spec
 from elman.errors import ElmanError, FormatError
 from elman.generate import GenerationSettings, samples
 from elman.language_model import LanguageModel
-from elman.lineup import Spec
 
 FORMAT = 1
 SAMPLES, SAMPLE_LENGTH = 2, 30

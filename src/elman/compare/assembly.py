@@ -1,6 +1,6 @@
 """Scored models → the whole Comparison: both tables (carried and reset), breakdowns, gains.
 
-Not here: scoring (contest.py, cli), the paired table itself (compare.py).
+Not here: scoring (contest.py, cli), the paired table itself (table.py).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from elman.bootstrap import DEFAULT, Per, Resampling
-from elman.compare import Encoding, Scored, Table, compare
-from elman.comparison import Comparison, Entry, Gains, Repeat, Subject, gains
+from elman.compare.bootstrap import DEFAULT, Per, Resampling
+from elman.compare.comparison import Comparison, Entry, Gains, Repeat, Subject, gains
+from elman.compare.lineup import BASELINE
+from elman.compare.outcome import Facts, Outcome
+from elman.compare.table import Encoding, Scored, Table, compare
 from elman.errors import ElmanError
 from elman.evaluate import breakdown, score
 from elman.language_model import Protocol, StatePolicy
-from elman.lineup import BASELINE
-from elman.outcome import Facts, Outcome
 from elman.text.corpus import Corpus, Text
 from elman.text.vocabulary import Vocabulary
 

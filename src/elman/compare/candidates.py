@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from elman.assembly import Candidate
-from elman.bootstrap import Floats
 from elman.checkpoint import load_model
-from elman.compare import Encoding, Scored
+from elman.compare.assembly import Candidate
+from elman.compare.bootstrap import Floats
+from elman.compare.outcome import Facts, sample_texts, size_of
+from elman.compare.outside import LogBase, read_score_file
+from elman.compare.table import Encoding, Scored
 from elman.errors import OptionError, TextError
 from elman.evaluate import event_nats
 from elman.language_model import LanguageModel, Protocol, StatePolicy, UnknownPolicy
-from elman.outcome import Facts, sample_texts, size_of
-from elman.outside import LogBase, read_score_file
 from elman.text.builtin import BUILTIN
 from elman.text.corpus import Text, encode_string, encode_text
 from elman.text.reading import open_blocks

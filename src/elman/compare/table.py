@@ -19,7 +19,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from elman.bootstrap import (
+from elman.compare.bootstrap import (
     DEFAULT,
     Floats,
     Interval,
@@ -32,10 +32,10 @@ from elman.bootstrap import (
     resample,
     sentence_sums,
 )
-from elman.bootstrap import paired_bootstrap as paired_bootstrap
+from elman.compare.bootstrap import paired_bootstrap as paired_bootstrap
+from elman.compare.outside import read_score_file as read_score_file
 from elman.errors import ElmanError, OptionError, ProtocolError
 from elman.language_model import Protocol, Score
-from elman.outside import read_score_file as read_score_file
 from elman.text.corpus import Text
 from elman.text.tokenizers import Tokenizer
 from elman.text.vocabulary import Vocabulary

@@ -9,7 +9,7 @@ Two formats, told apart by their first field; plain or gzip, UTF-8:
                               rows are read too. Blank lines are skipped.
     word=id length log10      what KenLM's `query -v word` prints, parted by tabs or line ends
 
-Not here: whether such a score may be compared (compare.py).
+Not here: whether such a score may be compared (table.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Literal
 
 import numpy as np
 
-from elman.bootstrap import Floats
+from elman.compare.bootstrap import Floats
 from elman.errors import FormatError, OptionError, ProtocolError
 from elman.text.corpus import Text
 from elman.text.reading import Source, open_lines

@@ -16,18 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from elman.bootstrap import Floats
-from elman.comparison import CurvePoint
+from elman.compare.bootstrap import Floats
+from elman.compare.comparison import CurvePoint
+from elman.compare.lineup import Spec
+from elman.compare.outcome import Facts, Outcome, bf16_here, load_outcome, sample_texts, save_outcome, size_of
 from elman.errors import OptionError
 from elman.evaluate import event_nats
 from elman.language_model import LanguageModel, StatePolicy
-from elman.lineup import Spec
 from elman.mixture import Mixture, fit_weights
 from elman.neural.feedforward import FeedforwardConfig, FeedforwardModel
 from elman.neural.recurrent import RecurrentConfig, RecurrentModel
 from elman.ngram.kneser_ney import KneserNeySettings, estimate
 from elman.ngram.smoothing import add_k
-from elman.outcome import Facts, Outcome, bf16_here, load_outcome, sample_texts, save_outcome, size_of
 from elman.run_folder import LOG
 from elman.text.corpus import Corpus, Text
 from elman.train import train

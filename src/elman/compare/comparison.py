@@ -1,6 +1,6 @@
 """What a comparison is once it is done: the models, the paired differences, how all was counted.
 
-Values only, ready for JSON, the terminal and the page. Not here: how they are computed (compare.py),
+Values only, ready for JSON, the terminal and the page. Not here: how they are computed (table.py),
 which models are trained (lineup.py), how they are drawn (report/).
 """
 
@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from elman.bootstrap import Interval
-from elman.compare import Difference, Row, Scored
+from elman.compare.bootstrap import Interval
+from elman.compare.table import Difference, Row, Scored
 from elman.evaluate import Bucket
 from elman.language_model import Protocol
 from elman.text.vocabulary import Vocabulary

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from elman import events
+import elman.event_nats as events
 from elman.errors import ElmanError, OptionError, TextError
-from elman.events import evaluating, event_nats
+from elman.event_nats import evaluating, event_nats
 from elman.language_model import State
 from elman.text.corpus import Text
 from table_model import TableModel, oracle, random_text
