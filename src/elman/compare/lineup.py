@@ -87,9 +87,9 @@ PRESETS: dict[str, tuple[Spec, ...]] = {
         *_ngrams(),
         *_learned(
             width=256,
-            feedforward={"window": 4, "dropout": 0.3},
-            recurrent={"num_layers": 1, "dropout": 0.3, "tied": True},
-            training={**_ADAM, "epochs": 4, "batch_size": 32, "bptt": 35, "lr": 2e-3, "clip": 1.0},
+            feedforward={"window": 4, "dropout": 0.3, "softmax": "adaptive"},
+            recurrent={"num_layers": 1, "dropout": 0.3, "softmax": "adaptive"},
+            training={**_ADAM, "epochs": 4, "batch_size": 32, "bptt": 35, "lr": 4e-3, "clip": 1.0},
         ),
         *_MIXTURES,
     ),
