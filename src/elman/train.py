@@ -9,33 +9,28 @@ graph; after each epoch validate and save. It prints nothing. n-grams are counte
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from elman import run_folder, storage
-from elman.checkpoint import TrainingState, load_checkpoint, load_model, save_checkpoint
-from elman.errors import DivergenceError, FormatError, OptionError
+from elman.checkpoint import load_checkpoint, save_checkpoint
+from elman.errors import OptionError
 from elman.evaluate import evaluate
-from elman.language_model import State
+from elman.generate import GenerationSettings, samples
+from elman.language_model import StatePolicy
 from elman.text.corpus import Corpus, Text
 from elman.text.windows import Windows, carried_windows, sentence_windows
-from elman.training import resume as resuming
 from elman.training.config import TrainConfig
-from elman.training.device import PrivateRandom, deterministic, resolve_device
+from elman.training.device import deterministic
 from elman.training.events import Event, Reason, Sampled, Saved, Started, Step, Stopped, Validated
+from elman.training.interrupt import Interrupted, Interrupts
 from elman.training.log import Log
-from elman.training.optimizer import build_optimizer, load_optimizer, optimizer_tensors
-from elman.training.progress import Progress, perplexity
+from elman.training.progress import perplexity
 from elman.training.schedule import learning_rate
+from elman.training.state import RunState
 from elman.training.update import clip_gradients, guard, window_loss
 
 
@@ -70,39 +65,28 @@ def epoch_windows(text: Text, config: TrainConfig, epoch: int) -> Windows:
     )
 
 
-class _Interrupted(Exception):
-    """Ctrl-C, noticed where the state is exact."""
-
-
 class _Training:
-    """One run. Between two calls of `_update` the fields below are the exact state, all of it."""
+    """One run: its exact state, and what only this process needs."""
 
     def __init__(
         self, model: Any, corpus: Corpus, config: TrainConfig, save: Path | None, resume: bool
     ) -> None:
         _check(model, corpus, save, resume)
-        self.device = resolve_device(config.device)
-        self.model, self.corpus, self.config = model.to(self.device), corpus, config
-        self.folder, self.resume = save, resume
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = build_optimizer(model, config)
-        self.random = PrivateRandom(self.device, config.seed)
-        self.progress = Progress()
-        self.carried: State = ()
-        self.best: dict[str, Tensor] | None = None
-        self.exact = True  # False only while the optimizer writes
-        self.saved: tuple[int, int, int] | None = None
-        self.asked = self.stopping = False
-        self.log: Log | None = None
+        self.config, self.corpus, self.folder, self.resume = config, corpus, save, resume
         self.nominal = len(epoch_windows(corpus.train, config, 0))
+        self.state = RunState(model, corpus, config)
+        self.interrupts = Interrupts()
+        self.saved: tuple[int, int, int] | None = None  # key of the state on disk
+        self.log: Log | None = None
 
     def run(self) -> Iterator[Event]:
+        state = self.state
         with ExitStack() as stack:
-            stack.enter_context(deterministic(self.device))
-            stack.callback(self._listen())
-            self.random.enter()
-            stack.callback(self.random.leave)
-            stack.callback(self.model.eval)
+            stack.enter_context(deterministic(state.device))
+            stack.enter_context(self.interrupts.listening())
+            state.random.enter()
+            stack.callback(state.random.leave)
+            stack.callback(state.model.eval)
             started = self._start()
             if self.log is not None:
                 stack.callback(self.log.close)
@@ -115,32 +99,32 @@ class _Training:
             except GeneratorExit:  # whoever consumes the events has had enough
                 self._save()
                 raise
-            except (_Interrupted, KeyboardInterrupt):
-                self.stopping = True
+            except (Interrupted, KeyboardInterrupt):
+                pass  # the state is exact, or is not saved
             for event in self._saved():
                 yield from self._give(event)
-            self._load_best()
+            state.load_best(self.folder)
             yield from self._give(self._stopped(reason))
 
     def _start(self) -> Started:
-        notes: list[str] = []
-        resumed = self.folder is not None and self.resume and run_folder.is_run(self.folder)
-        if resumed:
-            notes = self._restore(load_checkpoint(self.folder))  # type: ignore[arg-type]
+        state, notes = self.state, list[str]()
+        resumed = False
         if self.folder is not None:
+            if self.resume and run_folder.is_run(self.folder):
+                notes, resumed = state.restore(load_checkpoint(self.folder)), True
+                self.saved = state.progress.key
             self.folder.mkdir(parents=True, exist_ok=True)
             storage.clean(self.folder)
-            self.log = Log(self.folder / run_folder.LOG, self.progress.log_bytes)
+            self.log = Log(self.folder / run_folder.LOG, state.progress.log_bytes)
         if self._finished() is not None:
-            notes.append(
-                f"this run has finished after {self.progress.epoch} epochs; more --epochs continue it."
-            )
+            done = state.progress.epoch
+            notes.append(f"this run has finished after {done} epochs; more --epochs continue it.")
         return Started(
-            epoch=self.progress.epoch,
-            step=self.progress.step,
+            epoch=state.progress.epoch,
+            step=state.progress.step,
             steps=self.config.epochs * self.nominal,
-            parameters=sum(parameter.numel() for parameter in self.parameters),
-            device=str(self.device),
+            parameters=sum(parameter.numel() for parameter in state.parameters),
+            device=str(state.device),
             resumed=resumed,
             notes=tuple(notes),
         )
@@ -149,26 +133,20 @@ class _Training:
         """Hand an event over; the run's random state is put aside meanwhile."""
         if self.log is not None:
             self.log.write(event, self.config.log_every)
-        self.random.leave()
+        self.state.random.leave()
         try:
             yield event
         finally:
-            self.random.enter()
-        self._heed()
-
-    def _heed(self, done: int = 0, of: int = 0) -> None:
-        """Stop here if Ctrl-C was pressed: the state is exact (also while a validation runs)."""
-        if self.asked and not self.stopping:
-            self.stopping = True
-            raise _Interrupted
+            self.state.random.enter()
+        self.interrupts.heed()
 
     def _epochs(self) -> Iterator[Event]:
-        progress, config = self.progress, self.config
+        progress, config = self.state.progress, self.config
         if progress.step == 0:
             yield from self._saved()
         while self._finished() is None:
             windows = epoch_windows(self.corpus.train, config, progress.epoch)
-            self.model.train()
+            self.state.model.train()
             began = saved = time.perf_counter()
             tokens = 0
             while progress.position < len(windows):
@@ -189,37 +167,37 @@ class _Training:
 
     def _update(self, windows: Windows, began: float, tokens: int) -> Step:
         """One window: forward, backward, clip, update."""
-        progress, config = self.progress, self.config
+        state, progress, config = self.state, self.state.progress, self.config
         started = time.perf_counter()
-        random_before = self.random.state()
+        random_before = state.random.state()
         window = windows[progress.position]
         events = window.events
-        lr = self._rate(len(windows))
+        lr = self._rate(progress.position, len(windows))
         if config.random_length and config.loss == "mean":
             lr *= window.length / config.bptt  # AWD-LSTM: a short window must not weigh as much as a long one
         try:
-            loss, scale, carried = window_loss(self.model, window, self.carried, config)
-            self.optimizer.zero_grad()
+            loss, scale, carried = window_loss(state.model, window, state.carried, config)
+            state.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            norm = clip_gradients(self.parameters, config)
+            norm = clip_gradients(state.parameters, config)
             nats = loss.item() * scale
         except KeyboardInterrupt:
-            self.random.load(random_before)  # as if this window had not begun
+            state.random.load(random_before)  # as if this window had not begun
             raise
         guard(progress, config, nats / max(1, events), norm, len(self.corpus.vocabulary))
-        self.exact = False
+        state.exact = False
         if math.isfinite(norm):
-            for group in self.optimizer.param_groups:
+            for group in state.optimizer.param_groups:
                 group["lr"] = lr
-            self.optimizer.step()
-        self.carried = carried
+            state.optimizer.step()
+        state.carried = carried
         progress.step += 1
         progress.position += 1
         progress.nats += nats
         progress.events += events
         now = time.perf_counter()
         progress.seconds += now - started
-        self.exact = True
+        state.exact = True
         return Step(
             epoch=progress.epoch + 1,
             step=progress.step,
@@ -234,12 +212,12 @@ class _Training:
             skipped=not math.isfinite(norm),
         )
 
-    def _rate(self, windows: int) -> float:
-        """The learning rate here; random lengths make `windows` differ from the nominal number."""
-        progress = self.progress
+    def _rate(self, position: int, windows: int) -> float:
+        """The learning rate there; random lengths make `windows` differ from the nominal number."""
+        progress = self.state.progress
         return learning_rate(
             self.config,
-            step=progress.epoch * self.nominal + progress.position * (self.nominal / windows),
+            step=progress.epoch * self.nominal + position * (self.nominal / windows),
             steps=self.config.epochs * self.nominal,
             epoch=progress.epoch,
             setbacks=progress.setbacks,
@@ -247,16 +225,14 @@ class _Training:
 
     def _validate(self, windows: int, tokens_per_second: float) -> Validated:
         """Score the validation text and close the epoch."""
-        progress, train_perplexity = self.progress, self.progress.train_perplexity
-        progress.position -= 1  # the rate of the epoch's last update
-        lr = self._rate(windows)
-        progress.position += 1
-        state: Any = "reset" if self.config.independent else "carry"
-        score = evaluate(self.model, self.corpus.valid, state=state, progress=self._heed)
+        state, progress = self.state, self.state.progress
+        policy: StatePolicy = "reset" if self.config.independent else "carry"
+        score = evaluate(state.model, self.corpus.valid, state=policy, progress=self.interrupts.heed)
+        lr, train_perplexity = self._rate(windows - 1, windows), progress.train_perplexity
         best = progress.close_epoch(score.nats / score.events, lr)
-        self.carried = ()
+        state.carried = ()
         if best:
-            self.best = {name: tensor.clone() for name, tensor in resuming.weights_of(self.model).items()}
+            state.remember_best()
         return Validated(
             epoch=progress.epoch,
             step=progress.step,
@@ -269,19 +245,17 @@ class _Training:
         )
 
     def _sample(self) -> Sampled:
-        from elman.generate import GenerationSettings, samples
-
         settings = GenerationSettings(length=self.config.sample_length, seed=self.config.seed)
-        drawn = samples(self.model, "", settings, self.config.samples)
-        return Sampled(self.progress.epoch, tuple(sample.text for sample in drawn))
+        drawn = samples(self.state.model, "", settings, self.config.samples)
+        return Sampled(self.state.progress.epoch, tuple(sample.text for sample in drawn))
 
     def _finished(self) -> Reason | None:
-        if self.config.patience is not None and self.progress.waiting >= self.config.patience:
+        if self.config.patience is not None and self.state.progress.waiting >= self.config.patience:
             return "patience"
-        return "finished" if self.progress.epoch >= self.config.epochs else None
+        return "finished" if self.state.progress.epoch >= self.config.epochs else None
 
     def _stopped(self, reason: Reason) -> Stopped:
-        progress = self.progress
+        progress = self.state.progress
         return Stopped(
             reason=reason,
             epoch=progress.epoch,
@@ -295,71 +269,17 @@ class _Training:
     def _saved(self) -> Iterator[Saved]:
         folder = self._save()
         if folder is not None:
-            yield Saved(self.progress.step, folder)
+            yield Saved(self.state.progress.step, folder)
 
     def _save(self) -> Path | None:
         """A checkpoint of the state as it is, unless it is saved already or half written."""
-        progress = self.progress
-        if self.folder is None or not self.exact or progress.key == self.saved:
+        state, progress = self.state, self.state.progress
+        if self.folder is None or not state.exact or progress.key == self.saved:
             return None
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters):
-            raise DivergenceError(
-                f"training diverged: the weights are not finite after update {progress.step}. "
-                "The last good checkpoint is kept.",
-                remedy=f"a smaller --lr (now {self.config.lr:g}), in a new --save folder.",
-            )
         progress.log_bytes = self.log.sync() if self.log is not None else 0
-        record = {
-            "step": progress.step,
-            "progress": progress.as_json(),
-            "run": resuming.describe_run(self.model, self.corpus, self.config),
-            "circumstances": resuming.circumstances(self.device),
-        }
-        carried = self.carried if progress.position else ()
-        tensors = optimizer_tensors(self.model, self.optimizer)
-        state = TrainingState(self.model, tensors, self.random.state(), carried, record)
-        folder = save_checkpoint(self.folder, state, best=progress.is_best, keep=self.config.keep)
+        folder = save_checkpoint(self.folder, state.snapshot(), best=progress.is_best, keep=self.config.keep)
         self.saved = progress.key
         return folder
-
-    def _restore(self, state: TrainingState) -> list[str]:
-        """Become the saved run; notes for the user."""
-        now = resuming.describe_run(self.model, self.corpus, self.config)
-        run = state.record.get("run")
-        if not isinstance(run, dict):
-            raise FormatError("the checkpoint does not say which run it is of.")
-        resuming.require_same_run(run, now)
-        self.progress = Progress.from_json(state.record.get("progress"))
-        resuming.restore_model(self.model, state)
-        load_optimizer(self.model, self.optimizer, self.config.optimizer, state.optimizer)
-        self.random.load(state.random)
-        self.carried = resuming.require_carried(state.carried, self.model.start(1), self.progress)
-        self.saved = self.progress.key
-        changed = resuming.changed_circumstances(
-            state.record.get("circumstances"), resuming.circumstances(self.device)
-        )
-        return state.notes + changed
-
-    def _load_best(self) -> None:
-        """Leave the model with the weights of the best epoch, if one was validated."""
-        if self.best is None and self.progress.best_epoch is not None and self.folder is not None:
-            self.best = resuming.weights_of(load_model(self.folder))
-        if self.best is not None:
-            resuming.copy_weights(self.model, self.best)
-
-    def _listen(self) -> Callable[[], object]:
-        """From here on the first Ctrl-C asks and the second breaks off; returns what ends that."""
-        main = threading.current_thread() is threading.main_thread()
-        if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-            return lambda: None
-
-        def ask(number: int, frame: FrameType | None) -> None:
-            if self.asked:
-                raise KeyboardInterrupt
-            self.asked = True
-
-        signal.signal(signal.SIGINT, ask)
-        return lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _check(model: Any, corpus: Corpus, save: Path | None, resume: bool) -> None:

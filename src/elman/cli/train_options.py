@@ -107,7 +107,7 @@ FEEDFORWARD = {
 NGRAM = {"order", "smoothing", "prune", "add_k"}
 TEXT_FIELDS = asdict(TextSettings())
 ALIASES = {"nhid": "hidden_size", "nlayers": "num_layers", "emsize": "embedding_size"}
-FLAGS = {field: flag for flag, field in ALIASES.items()}
+FLAGS = {field: flag for flag, field in ALIASES.items()} | {"cell": "model"}
 
 
 @dataclass(frozen=True)

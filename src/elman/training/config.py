@@ -161,12 +161,11 @@ def parse_train_config(options: dict[str, Any]) -> TrainConfig:
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Options in which two configurations (as JSON) differ and a resumed run would be another run."""
-    free = FREE
+    why = {}
     if before.get("schedule") in ("cosine", "one-cycle"):  # the number of epochs shapes the whole curve
-        free = free - {"epochs"}
-    names = sorted((before.keys() | now.keys()) - free)
+        why["epochs"] = f" (the {before['schedule']} schedule spans them)"
     return [
-        f"{name}: {before.get(name)} in the run, {now.get(name)} now"
-        for name in names
-        if before.get(name) != now.get(name)
+        f"{name}: {before.get(name)} in the run, {now.get(name)} now{why.get(name, '')}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name) and (name not in FREE or name in why)
     ]

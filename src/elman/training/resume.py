@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from elman.checkpoint import TrainingState
+from elman.checkpoint import load_model as load_model
 from elman.errors import FormatError, OptionError
 from elman.language_model import State
 from elman.text.corpus import Corpus
