@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import shutil
 import stat
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from checkpoint_example import check, save
 from elman import run_folder, storage
-from elman.checkpoint import TrainingState, load_checkpoint, load_model, save_checkpoint, save_model
+from elman.checkpoint import load_checkpoint, load_model, save_model
 from elman.errors import ElmanError, FormatError, OptionError
 from elman.mixture import Mixture
 from elman.neural.feedforward import FeedforwardConfig, FeedforwardModel
@@ -107,107 +102,6 @@ def test_file_modes_follow_the_umask(tmp_path: Path) -> None:
     for path in (tmp_path / "model" / "config.json", tmp_path / "run" / "latest"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert stat.S_IMODE((tmp_path / "run" / "step-000001").stat().st_mode) == 0o750
-
-
-# -- safetensors
-
-
-def test_tensor_files_are_safetensors(tmp_path: Path) -> None:
-    tensors = {
-        "a": torch.randn(3, 5),
-        "b": torch.randn(7).to(torch.bfloat16),
-        "c": torch.tensor(2.5, dtype=torch.float64),
-        "d": torch.zeros(0, 4),
-        "e": torch.arange(6)[::2],
-        "ü": torch.tensor([True, False, True]),
-    }
-    storage.write_tensors(tmp_path / "ours", tensors)
-    theirs = safetensors.torch.load_file(tmp_path / "ours")
-    safetensors.torch.save_file(
-        {name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "theirs"
-    )
-    ours = storage.read_tensors(tmp_path / "theirs")
-    again = storage.read_tensors(tmp_path / "ours")
-    assert theirs.keys() == ours.keys() == again.keys() == tensors.keys()
-    for name, tensor in tensors.items():
-        for other in (theirs, ours, again):
-            assert other[name].dtype == tensor.dtype
-            assert torch.equal(other[name], tensor)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.binary(max_size=60), st.integers(0, 200))
-def test_no_bytes_make_the_reader_fail_in_another_way(tmp_path_factory: Any, noise: bytes, at: int) -> None:
-    path = tmp_path_factory.mktemp("fuzz") / "file"
-    storage.write_tensors(path, {"a": torch.arange(5.0), "b": torch.zeros(2, 3)})
-    data = path.read_bytes()
-    path.write_bytes(data[:at] + noise + data[at + len(noise) :])
-    causes = [str(path)]
-    try:
-        storage.read_tensors(path)
-    except FormatError as error:
-        causes = [error.cause]
-    assert str(path) in causes[0]
-
-
-def header(document: str, data: bytes = b"") -> bytes:
-    encoded = document.encode()
-    return len(encoded).to_bytes(8, "little") + encoded + data
-
-
-ENTRY = '"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}'
-EMPTY = ", ".join(f'"t{n}": {{"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}' for n in range(20_000))
-MALFORMED: dict[str, tuple[bytes, str]] = {
-    "empty file": (b"", "a header of 0 bytes in a file of 0"),
-    "cut in its length": (b"\x05\0\0", "a header of 5 bytes in a file of 3"),
-    "header longer than the file": (
-        (1 << 40).to_bytes(8, "little") + b"{}",
-        "a header of 1,099,511,627,776 bytes",
-    ),
-    "header not JSON": (header("{nope"), "header: not JSON"),
-    "header not UTF-8": (len(b"\xff\xfe").to_bytes(8, "little") + b"\xff\xfe", "header: not JSON"),
-    "header a list": (header("[]"), "header: a list instead of an object"),
-    "deeply nested": (header("[" * 100_000), "header: not JSON"),
-    "a name twice": (header("{" + ENTRY + ", " + ENTRY + "}", bytes(8)), "a key stands there twice"),
-    "twenty thousand tensors": (header("{" + EMPTY + "}"), "20,000 tensors; at most 4,096"),
-    "unknown dtype": (
-        header("{" + ENTRY.replace("F32", "F31") + "}", bytes(8)),
-        "tensor 'a' is not described",
-    ),
-    "no shape": (header('{"a": {"dtype": "F32"}}'), "tensor 'a' is not described"),
-    "negative size": (
-        header("{" + ENTRY.replace("[2]", "[-2]") + "}", bytes(8)),
-        "sizes of 'a' are not valid",
-    ),
-    "true as a size": (
-        header("{" + ENTRY.replace("[2]", "[true]") + "}", bytes(8)),
-        "sizes of 'a' are not valid",
-    ),
-    "sizes that multiply": (
-        header("{" + ENTRY.replace("[2]", "[2000000000, 2000000000]") + "}", bytes(8)),
-        "'a' has 8 bytes, not 16000000000000000000",
-    ),
-    "wrong size": (header("{" + ENTRY.replace("[2]", "[3]") + "}", bytes(8)), "'a' has 8 bytes, not 12"),
-    "cut off": (header("{" + ENTRY + "}", bytes(7)), "7 bytes of data, 8 described"),
-    "more than described": (header("{" + ENTRY + "}", bytes(9)), "9 bytes of data, 8 described"),
-    "a hole": (
-        header("{" + ENTRY.replace("[0, 8]", "[4, 12]") + "}", bytes(12)),
-        "hole or overlap before 'a'",
-    ),
-    "an overlap": (
-        header("{" + ENTRY + ", " + ENTRY.replace('"a"', '"b"') + "}", bytes(8)),
-        "hole or overlap before 'b'",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", MALFORMED)
-def test_malformed_tensor_files(tmp_path: Path, name: str) -> None:
-    data, message = MALFORMED[name]
-    (tmp_path / "file").write_bytes(data)
-    with pytest.raises(FormatError) as caught:
-        storage.read_tensors(tmp_path / "file")
-    assert message in caught.value.cause
 
 
 # -- damaged model folders
@@ -330,33 +224,6 @@ def test_what_is_no_model_is_refused_with_a_remedy(tmp_path: Path) -> None:
 # -- training states
 
 
-def state(step: int) -> TrainingState:
-    model = make_model(CORPUS)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.fill_(step)
-    carried = (torch.full((2, 5, 7), step / 3), torch.full((2, 5, 7), step / 7))
-    tensors = {"embedding.weight/exp_avg": torch.full((23, 6), step / 9)}
-    return TrainingState(
-        model, tensors, {"cpu": torch.get_rng_state()}, carried, {"step": step, "x": [1, 2.5]}
-    )
-
-
-def save(run: Path, step: int, **options: Any) -> Path:
-    run.mkdir(exist_ok=True)
-    return save_checkpoint(run, state(step), **options)
-
-
-def check(found: TrainingState, step: int) -> None:
-    wanted = state(step)
-    assert found.record == wanted.record
-    for name, tensor in wanted.model.state_dict().items():  # type: ignore[attr-defined]
-        assert torch.equal(tensor, found.model.state_dict()[name])  # type: ignore[attr-defined]
-    assert all(torch.equal(a, b) for a, b in zip(found.carried, wanted.carried, strict=True))
-    name = "embedding.weight/exp_avg"
-    assert torch.equal(found.optimizer[name], wanted.optimizer[name])
-
-
 def test_the_latest_two_and_the_best_are_kept(tmp_path: Path) -> None:
     for step in range(1, 7):
         save(tmp_path, step, best=step == 2)
@@ -420,118 +287,3 @@ def test_nothing_whole_is_an_error_and_a_lost_best_a_warning(tmp_path: Path) -> 
     for load in (load_model, load_checkpoint):
         with pytest.raises(FormatError, match="no checkpoint can be read"):
             load(tmp_path)
-
-
-# -- a fault at every call that writes
-
-CALLS = ("mkdir", "open", "write", "fsync", "rename", "replace")
-
-
-class Fault:
-    """Counts the calls of `os` that write; the `at`th fails, and after it (`dead`) all others too."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int, kind: str) -> None:
-        self.count, self.at, self.kind = 0, at, kind
-        for name in CALLS:
-            monkeypatch.setattr(os, name, self._wrap(getattr(os, name), name))
-        if kind == "crash":  # the process is gone: nothing tidies up
-            monkeypatch.setattr(shutil, "rmtree", lambda *arguments, **options: None)
-            monkeypatch.setattr(Path, "unlink", lambda *arguments, **options: None)
-            monkeypatch.setattr(Path, "rename", self._wrap(Path.rename, "rename"))
-
-    def _wrap(self, call: Callable[..., Any], name: str) -> Callable[..., Any]:
-        def wrapped(*arguments: Any, **options: Any) -> Any:
-            self.count += 1
-            if self.count < self.at or self.at == 0:
-                return call(*arguments, **options)
-            if self.count == self.at and name == "write":  # torn: half of it reaches the disk
-                call(arguments[0], arguments[1][: len(arguments[1]) // 2])
-            if self.kind == "crash" or self.count == self.at:
-                raise OSError(errno.ENOSPC if self.kind == "full" else errno.EIO, os.strerror(errno.ENOSPC))
-            return call(*arguments, **options)
-
-        return wrapped
-
-
-def count_calls(tmp_path: Path) -> int:
-    save(tmp_path / "count", 1, best=True)
-    with pytest.MonkeyPatch.context() as patch:
-        fault = Fault(patch, 0, "full")
-        save_checkpoint(tmp_path / "count", state(2), best=True)
-    return fault.count
-
-
-@pytest.mark.parametrize("kind", ["full", "crash"])
-def test_a_fault_at_any_call_leaves_the_state_before_or_after(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # the call counts, the disk's time does not
-    calls = count_calls(tmp_path)
-    assert calls > 30
-    after = 0
-    save(tmp_path / "before", 1, best=True)
-    for at in range(1, calls + 1):
-        run = tmp_path / f"{kind}-{at}"
-        shutil.copytree(tmp_path / "before", run)
-        with pytest.MonkeyPatch.context() as patch:
-            Fault(patch, at, kind)
-            # some faults (while old steps are pruned) are no error: the save is complete
-            with suppress(ElmanError):
-                save_checkpoint(run, state(2), best=True)
-        found = load_checkpoint(run)
-        assert not found.notes
-        step = found.record["step"]
-        check(found, step)
-        assert step in (1, 2)
-        after += step == 2
-        load_model(run)
-        if kind == "full":
-            assert not list(run.glob(".tmp-*"))
-        storage.clean(run)  # what the next start does
-        assert not list(run.glob(".tmp-*"))
-        save(run, 3)
-        check(load_checkpoint(run), 3)
-        shutil.rmtree(run)
-    assert 0 < after < calls / 2
-
-
-def test_a_full_disk_is_told_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(tmp_path / "run", 1)
-    Fault(monkeypatch, 5, "full")
-    with pytest.raises(ElmanError, match="cannot be written: No space left on device") as caught:
-        save_checkpoint(tmp_path / "run", state(2))
-    assert "what was saved before is kept" in str(caught.value)
-
-
-def test_everything_is_synced_before_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The order that survives power loss: each file synced, then the folder, then its name; `latest` last."""
-    calls: list[tuple[str, str]] = []
-    paths: dict[int, str] = {}
-    real = {name: getattr(os, name) for name in ("open", "write", "fsync", "rename", "replace", "close")}
-
-    def opened(path: Any, *arguments: Any) -> int:
-        descriptor: int = real["open"](path, *arguments)
-        paths[descriptor] = Path(path).name
-        return descriptor
-
-    monkeypatch.setattr(os, "open", opened)
-    for name in ("write", "fsync"):
-        monkeypatch.setattr(
-            os, name, lambda fd, *rest, name=name: (calls.append((name, paths[fd])), real[name](fd, *rest))[1]
-        )
-    for name in ("rename", "replace"):
-        monkeypatch.setattr(
-            os, name, lambda a, b, name=name: (calls.append((name, Path(b).name)), real[name](a, b))[1]
-        )
-    save(tmp_path / "run", 1, best=True)
-    monkeypatch.undo()
-    named = calls.index(("rename", "step-000001"))
-    for name in sorted(path.name for path in (tmp_path / "run" / "step-000001").iterdir()):
-        writes = [index for index, call in enumerate(calls) if call == ("write", name)]
-        assert writes
-        assert max(writes) < calls.index(("fsync", name)) < named
-    assert calls[named - 1][0] == "fsync"
-    assert calls[named - 1][1].startswith(".tmp-step-000001")
-    assert calls[named + 1] == ("fsync", "run")
-    assert named < calls.index(("replace", "best")) < calls.index(("replace", "latest"))
-    assert calls[-1] == ("fsync", "run")

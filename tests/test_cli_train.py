@@ -193,7 +193,8 @@ def test_a_wrong_file_of_options(
 def test_zarembas_small_lstm_in_plain_options(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     flags = (
         "--model lstm --nhid 200 --emsize 200 --nlayers 2 --dropout 0 --optimizer sgd --loss sum --lr 1 "
-        "--clip 5 --bptt 20 --batch-size 20 --schedule zaremba --decay 2 --decay-after 4 --epochs 13 --init-scale 0.1"
+        "--clip 5 --bptt 20 --batch-size 20 --schedule zaremba --decay 2 --decay-after 4 --epochs 13 "
+        "--init-scale 0.1"
     )
     document = as_json(capsys, str(folder), *flags.split(), "--dry-run")
     size = document["vocabulary"]
