@@ -1,10 +1,13 @@
-"""A fault at every call that writes, and the order of the calls: what `latest` names always loads."""
+"""A fault at every call that writes, thirty kills, and the order of the calls: `latest` always loads."""
 
 from __future__ import annotations
 
 import errno
 import os
+import random
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,9 +16,10 @@ from typing import Any
 import pytest
 
 from checkpoint_example import check, save, state
-from elman import storage
+from elman import run_folder, storage
 from elman.checkpoint import load_checkpoint, load_model, save_checkpoint
 from elman.errors import ElmanError
+from training_example import final_state, make_config, make_corpus, make_model, run, same
 
 CALLS = ("mkdir", "open", "write", "fsync", "rename", "replace")
 
@@ -128,3 +132,38 @@ def test_everything_is_synced_before_it_is_named(tmp_path: Path, monkeypatch: py
     assert calls[named + 1] == ("fsync", "run")
     assert named < calls.index(("replace", "best")) < calls.index(("replace", "latest"))
     assert calls[-1] == ("fsync", "run")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_thirty_times_nothing_is_lost(tmp_path: Path) -> None:
+    corpus = make_corpus(900)
+    options = make_config(epochs=4, save_every=1, keep=2)
+    run(make_model(corpus), corpus, options, save=tmp_path / "whole")
+    draw, kills, reached = random.Random(7), 0, 0
+    folder = tmp_path / "run"
+    for _ in range(400):
+        child = os.fork()
+        if child == 0:  # pragma: no cover: ends by SIGKILL or _exit
+            code = 1
+            try:
+                run(make_model(corpus), corpus, options, save=folder, resume=True)
+                code = 0
+            finally:
+                os._exit(code)
+        if kills < 30:
+            time.sleep(draw.uniform(0.005, 0.12))
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            kills += 1
+            if run_folder.is_run(folder):
+                state = load_checkpoint(folder)
+                assert not state.notes
+                assert state.record["step"] >= reached
+                reached = state.record["step"]
+            continue
+        assert os.WEXITSTATUS(status) == 0
+        break
+    assert kills >= 30
+    assert same(final_state(folder), final_state(tmp_path / "whole"))
+    assert not list(folder.glob(".tmp-*"))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -279,41 +277,3 @@ def test_known_wrong_resumes_are_caught(
     run(make_model(CORPUS, seed=99), CORPUS, options, save=tmp_path / "run", resume=True)
     monkeypatch.undo()
     assert not same(final_state(tmp_path / "run"), final_state(tmp_path / "whole"))
-
-
-# -- SIGKILL
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_thirty_times_nothing_is_lost(tmp_path: Path) -> None:
-    corpus = make_corpus(900)
-    options = make_config(epochs=4, save_every=1, keep=2)
-    run(make_model(corpus), corpus, options, save=tmp_path / "whole")
-    draw, kills, reached = random.Random(7), 0, 0
-    folder = tmp_path / "run"
-    for _ in range(400):
-        child = os.fork()
-        if child == 0:  # pragma: no cover: ends by SIGKILL or _exit
-            code = 1
-            try:
-                run(make_model(corpus), corpus, options, save=folder, resume=True)
-                code = 0
-            finally:
-                os._exit(code)
-        if kills < 30:
-            time.sleep(draw.uniform(0.005, 0.12))
-            os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        if os.WIFSIGNALED(status):
-            kills += 1
-            if run_folder.is_run(folder):
-                state = load_checkpoint(folder)
-                assert not state.notes
-                assert state.record["step"] >= reached
-                reached = state.record["step"]
-            continue
-        assert os.WEXITSTATUS(status) == 0
-        break
-    assert kills >= 30
-    assert same(final_state(folder), final_state(tmp_path / "whole"))
-    assert not list(folder.glob(".tmp-*"))
