@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from checkpoint_example import check, save
 from elman import run_folder, storage
@@ -206,7 +207,24 @@ def test_sizes_are_compared_before_anything_is_allocated(
     def allocate(*arguments: Any, **options: Any) -> Any:
         raise AssertionError("allocated")
 
+    class Opened:
+        """An opened file of which only the header may be read."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self.file = safe_open(*arguments, **options)
+            self.keys, self.get_slice = self.file.keys, self.file.get_slice
+            self.get_tensor = self.get_tensors = allocate
+
+        def __enter__(self) -> Opened:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.file.__exit__(*_)
+
     monkeypatch.setattr(torch, "empty", allocate)
+    monkeypatch.setattr(storage, "safe_open", Opened)
+    with pytest.raises(AssertionError, match="allocated"):
+        storage.read_tensors(tmp_path / "model" / "model.safetensors")
     with pytest.raises(FormatError, match="lacks recurrence"):
         load_model(tmp_path / "model")
 
@@ -250,7 +268,7 @@ STEP_DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "optimizer bit": (flip("optimizer.safetensors"), "SHA-256"),
     "random bit": (flip("random.safetensors"), "SHA-256"),
     "carried bit": (flip("carried.safetensors"), "SHA-256"),
-    "weights cut": (lambda f: os.truncate(f / "model.safetensors", 1500), "bytes of data"),
+    "weights cut": (lambda f: os.truncate(f / "model.safetensors", 1500), "file not fully covered"),
     "zero-filled": (lambda f: (f / "model.safetensors").write_bytes(bytes(4000)), "header"),
     "config of another": (edit("config.json", lambda c: c.update(kind="ngram")), "SHA-256"),
     "all gone": (lambda f: [path.unlink() for path in f.iterdir()], "No such file"),

@@ -1,24 +1,26 @@
 """A folder of tensors and JSON that is whole or not there: written crash-safe, read with suspicion.
 
-Files are safetensors (github.com/huggingface/safetensors: 8 bytes of header length, a JSON header, raw
-little-endian data without holes) and JSON. They are written here rather than by the library to stream
-without a second copy in memory, to reach the disk (fsync) before they are named, and to check every
-size before anything is allocated. Not here: what the files mean (checkpoint.py).
+Files are safetensors (github.com/huggingface/safetensors) and JSON. The library encodes and decodes
+tensors; here they reach the disk (fsync) before they are named, and their sizes and SHA-256 are checked
+before anything is allocated. Not here: what the files mean (checkpoint.py).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from elman.errors import ElmanError, FormatError
@@ -37,7 +39,6 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
 LARGEST_HEADER = LARGEST_JSON = 16 << 20
 MOST_TENSORS = 4096
 TEMPORARY = ".tmp-"
@@ -97,20 +98,17 @@ def remove(path: Path) -> None:
             return
 
 
-def write_bytes(path: Path, *parts: bytes | memoryview) -> str:
+def write_bytes(path: Path, data: bytes) -> str:
     """Write a new file through to the disk; its SHA-256. The mode is 0666 less the umask."""
-    digest = hashlib.sha256()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
-        for part in parts:
-            rest = memoryview(part)
-            digest.update(rest)
-            while rest:  # a write may be short
-                rest = rest[os.write(descriptor, rest[: 64 << 20]) :]
+        rest = memoryview(data)
+        while rest:  # a write may be short
+            rest = rest[os.write(descriptor, rest[: 64 << 20]) :]
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    return digest.hexdigest()
+    return hashlib.sha256(data).hexdigest()
 
 
 def write_json(path: Path, document: object) -> str:
@@ -122,23 +120,20 @@ def write_json(path: Path, document: object) -> str:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     """A new safetensors file, through to the disk; its SHA-256."""
-    header: dict[str, Any] = {}
-    parts: list[memoryview] = []
-    offset = 0
-    # wide elements first, so that each tensor lies aligned; then by name
-    for name in sorted(tensors, key=lambda name: (-tensors[name].element_size(), name)):
-        tensor = tensors[name].detach().cpu().contiguous()
-        data = tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else memoryview(b"")
-        header[name] = {
-            "dtype": NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, offset + data.nbytes],
-        }
-        parts.append(data)
-        offset += data.nbytes
-    encoded = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    encoded += b" " * (-len(encoded) % 8)
-    return write_bytes(path, len(encoded).to_bytes(8, "little"), encoded, *parts)
+    return write_bytes(path, encode_tensors(tensors))
+
+
+def encode_tensors(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """The bytes of a safetensors file. Tensors that share memory are written one by one."""
+    own: dict[str, Tensor] = {}
+    taken = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        if tensor.untyped_storage().data_ptr() in taken:  # the library refuses shared memory
+            tensor = tensor.clone()
+        taken.add(tensor.untyped_storage().data_ptr())
+        own[name] = tensor
+    return save(own, metadata)
 
 
 def sync_folder(folder: Path) -> None:
@@ -171,42 +166,28 @@ def read_tensors(
 ) -> dict[str, Tensor]:
     """All tensors of a safetensors file, on the CPU.
 
-    `expected` (names, shapes, dtypes; or a check of those found) and the file's length are compared
-    with the header before a tensor is allocated. FormatError names what is wrong.
+    `expected` (names, shapes, dtypes; or a check of those found), the file's length and its SHA-256 are
+    compared before a tensor is allocated. FormatError names what is wrong.
     """
     try:
         with path.open("rb") as file:
-            length = os.fstat(file.fileno()).st_size
-            sha = hashlib.sha256()
-            start = file.read(8)
-            header_length = int.from_bytes(start, "little")
-            if len(start) < 8 or header_length > min(LARGEST_HEADER, length - 8):
-                raise FormatError(
-                    f"{path}: a header of {header_length:,} bytes in a file of {length:,}.", reason=DAMAGED
-                )
-            encoded = file.read(header_length)
-            sha.update(start)
-            sha.update(encoded)
-            layout = _layout(_parse_object(encoded, path, "header: "), length - 8 - header_length, path)
-            found = {name: (shape, dtype) for name, shape, dtype in layout}
-            if callable(expected):
-                expected(found)
-            elif expected is not None:
-                check_shapes(path, expected, found)
-            tensors = {}
-            for name, shape, dtype in layout:
-                tensor = torch.empty(shape, dtype=dtype)
-                if tensor.numel():
-                    view = tensor.reshape(-1).view(torch.uint8).numpy().data
-                    if file.readinto(view) != view.nbytes:
-                        raise FormatError(f"{path}: ends within {name}.", reason=DAMAGED)
-                    sha.update(view)
-                tensors[name] = tensor
+            _check_header(file, path)
+            # read, not mapped: a file that changes later must not change the tensors
+            with safe_open(path, framework="pt", backend="pread") as content:
+                found = _shapes(content, path)
+                if callable(expected):
+                    expected(found)
+                elif expected is not None:
+                    check_shapes(path, expected, found)
+                file.seek(0)
+                if digest is not None and hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                    raise FormatError(f"{path}: its SHA-256 is not the recorded one.", reason=DAMAGED)
+                tensors: dict[str, Tensor] = content.get_tensors()
+                return tensors
     except OSError as error:
         raise unreadable(path, error) from error
-    if digest is not None and sha.hexdigest() != digest:
-        raise FormatError(f"{path}: its SHA-256 is not the recorded one.", reason=DAMAGED)
-    return tensors
+    except SafetensorError as error:
+        raise FormatError(f"{path}: {error}.", reason=DAMAGED) from error
 
 
 def check_shapes(path: Path, expected: Shapes, found: Shapes) -> None:
@@ -224,41 +205,31 @@ def check_shapes(path: Path, expected: Shapes, found: Shapes) -> None:
             raise FormatError(f"{path}: {name} is {has}, not {dtype} {list(shape)}.", reason=reason)
 
 
-def _layout(header: dict[str, Any], room: int, path: Path) -> list[tuple[str, tuple[int, ...], torch.dtype]]:
-    """(name, shape, dtype) in the order of the data, which fill `room` bytes without hole or overlap."""
-    header.pop("__metadata__", None)
+def _check_header(file: BinaryIO, path: Path) -> None:
+    """What the library lets pass: a header of 100 MB, a name twice, any number of tensors."""
+    start, length = file.read(8), os.fstat(file.fileno()).st_size
+    size = int.from_bytes(start, "little")
+    if len(start) < 8 or size > min(LARGEST_HEADER, length - 8):
+        raise FormatError(f"{path}: a header of {size:,} bytes in a file of {length:,}.", reason=DAMAGED)
+    header = _parse_object(file.read(size), path, "header: ")
     if len(header) > MOST_TENSORS:
         raise FormatError(
             f"{path}: {len(header):,} tensors; at most {MOST_TENSORS:,} are read.", reason=DAMAGED
         )
-    rows = []
-    for name, entry in header.items():
-        try:
-            dtype, shape, (begin, end) = DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
-            numbers = [*shape, begin, end]
-        except (KeyError, TypeError, ValueError) as error:
-            raise FormatError(
-                f"{path}: header: tensor {name[:80]!r} is not described.", reason=DAMAGED
-            ) from error
-        if any(type(number) is not int or not 0 <= number < 1 << 48 for number in numbers) or len(shape) > 8:
-            raise FormatError(f"{path}: header: sizes of {name[:80]!r} are not valid.", reason=DAMAGED)
-        size = dtype.itemsize
-        for extent in shape:
-            size *= extent
-        if end - begin != size:
-            raise FormatError(
-                f"{path}: header: {name[:80]!r} has {end - begin} bytes, not {size}.", reason=DAMAGED
-            )
-        rows.append((begin, end, name, tuple(shape), dtype))
-    rows.sort(key=lambda row: row[:2])
-    at = 0
-    for begin, end, name, _, _ in rows:
-        if begin != at:
-            raise FormatError(f"{path}: header: hole or overlap before {name[:80]!r}.", reason=DAMAGED)
-        at = end
-    if at != room:
-        raise FormatError(f"{path}: {room:,} bytes of data, {at:,} described.", reason=DAMAGED)
-    return [(name, shape, dtype) for _, _, name, shape, dtype in rows]
+
+
+def _shapes(content: Any, path: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """The shape and dtype of each tensor of an opened file; FormatError where torch has none such."""
+    found = {}
+    for name in content.keys():  # noqa: SIM118 (the library's object is no mapping)
+        described = content.get_slice(name)
+        shape, dtype = tuple(described.get_shape()), described.get_dtype()
+        if dtype not in DTYPES:
+            raise FormatError(f"{path}: {name[:80]!r} has the dtype {dtype}.", reason=DAMAGED)
+        if math.prod(max(1, extent) for extent in shape) >= 1 << 48:  # no data, yet strides overflow
+            raise FormatError(f"{path}: sizes of {name[:80]!r} are not valid.", reason=DAMAGED)
+        found[name] = shape, DTYPES[dtype]
+    return found
 
 
 def _parse_object(data: bytes, path: Path, where: str) -> dict[str, Any]:

@@ -115,9 +115,7 @@ def _write(model: LanguageModel, path: Path, chosen: Format) -> None:
 
 
 def _write_safetensors(model: NgramModel | NeuralModel, path: Path) -> None:
-    from safetensors.torch import save
-
-    from elman.storage import replace_file
+    from elman.storage import encode_tensors, replace_file
 
     parts = {
         "format": "pt",
@@ -126,5 +124,4 @@ def _write_safetensors(model: NgramModel | NeuralModel, path: Path) -> None:
         "tokenizer": standard_json.dumps(model.tokenizer.as_json()),
         "vocabulary": standard_json.dumps(model.vocabulary.as_json()),
     }
-    arrays = {name: array.contiguous() for name, array in model.arrays().items()}
-    replace_file(path, save(arrays, metadata=parts))
+    replace_file(path, encode_tensors(model.arrays(), parts))

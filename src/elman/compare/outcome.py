@@ -10,12 +10,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from elman.checkpoint import load_model, save_model
@@ -25,6 +21,7 @@ from elman.compare.lineup import Spec
 from elman.errors import ElmanError, FormatError
 from elman.generate import GenerationSettings, samples
 from elman.language_model import LanguageModel
+from elman.storage import check_shapes, encode_tensors, read_json, read_tensors, replace_file
 
 FORMAT = 1
 SAMPLES, SAMPLE_LENGTH = 2, 30
@@ -85,11 +82,11 @@ def save_outcome(outcome: Outcome, folder: Path) -> None:
         nats = {"valid": outcome.valid, "test": outcome.test}
         if outcome.reset is not None:
             nats["reset"] = outcome.reset
-        save_file({name: np.ascontiguousarray(array) for name, array in nats.items()}, folder / NATS)
+        tensors = {name: torch.tensor(array) for name, array in nats.items()}
+        replace_file(folder / NATS, encode_tensors(tensors))
         document = {"format": FORMAT, "name": outcome.spec.name, "facts": asdict(outcome.facts)}
-        temporary = folder / (OUTCOME + ".tmp")
-        temporary.write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
-        temporary.replace(folder / OUTCOME)
+        text = json.dumps(document, ensure_ascii=False, indent=1)
+        replace_file(folder / OUTCOME, text.encode())
     except OSError as error:
         raise ElmanError(
             f"cannot write {folder}: {error.strerror or error}.",
@@ -104,20 +101,25 @@ def load_outcome(spec: Spec, folder: Path, valid: int, test: int) -> Outcome | N
         return None
     remedy = f"delete {folder}: the model is then trained again."
     try:
-        document: dict[str, Any] = json.loads((folder / OUTCOME).read_text("utf-8"))
-        nats = load_file(folder / NATS)
+        document = read_json(folder / OUTCOME)
+        if document.get("format") != FORMAT:
+            raise FormatError(f"{folder} is of another version.")
+        shapes = {"valid": ((valid,), torch.float64), "test": ((test,), torch.float64)}
+        with_reset = shapes | {"reset": ((test,), torch.float64)}
+        nats = read_tensors(
+            folder / NATS,
+            lambda found: check_shapes(folder / NATS, with_reset if "reset" in found else shapes, found),
+        )
         facts = dict(document["facts"])
         facts["curve"] = tuple(CurvePoint(**point) for point in facts["curve"])
         facts["samples"] = tuple(map(str, facts["samples"]))
         known = Facts(**facts)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except FormatError as error:
+        raise FormatError(error.cause, reason=error.reason, remedy=remedy) from error
+    except (ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{folder} is damaged ({type(error).__name__}: {error}).", remedy=remedy) from error
-    lengths = {name: len(array) for name, array in nats.items()}
-    if lengths not in ({"valid": valid, "test": test}, {"valid": valid, "test": test, "reset": test}):
-        raise FormatError(f"{folder}/{NATS} does not fit the corpus: {lengths}.", remedy=remedy)
-    if document.get("format") != FORMAT or any(array.dtype != np.float64 for array in nats.values()):
-        raise FormatError(f"{folder} is of another version.", remedy=remedy)
-    return Outcome(spec, known, nats["valid"], nats["test"], nats.get("reset"), folder=folder)
+    arrays: dict[str, Floats] = {name: tensor.numpy() for name, tensor in nats.items()}
+    return Outcome(spec, known, arrays["valid"], arrays["test"], arrays.get("reset"), folder=folder)
 
 
 def sample_texts(model: LanguageModel, seed: int) -> tuple[str, ...]:
