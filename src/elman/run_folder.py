@@ -1,20 +1,97 @@
 """The folder of one training run: `step-000123/` …, `latest`, `best`, `log.jsonl`.
 
 `latest` and `best` are small files that hold a step folder's name; a step folder is complete from the
-moment it has its name. Not here: what a step folder holds (checkpoint.py).
+moment it has its name. One process at a time trains here and holds `.lock`. Not here: what a step
+folder holds (checkpoint.py).
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from elman.errors import FormatError
-from elman.storage import TEMPORARY, clean, remove, replace_file, unreadable
+from elman.errors import FormatError, OptionError
+from elman.storage import TEMPORARY, clean, refused, remove, replace_file, unreadable
 
-LOG = "log.jsonl"
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+LOG, LOCK = "log.jsonl", ".lock"
 LATEST, BEST = "latest", "best"
 _STEP = re.compile(r"step-(\d{6,12})(?:\.(\d{1,6}))?")
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold the folder of a run, made if it is not there, for this process alone.
+
+    The lock is the kernel's: it ends with the process, however that dies, and a `.lock` left behind
+    means nothing. A file system without locks is trusted. Raises OptionError while another holds it.
+    """
+    if run.exists() and not run.is_dir():
+        raise OptionError(f"{run} is not a folder.", remedy="choose another --save folder.")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        while (descriptor := _hold(run / LOCK)) is None:
+            pass
+    except BlockingIOError as error:
+        raise OptionError(
+            f"{run} is in use.",
+            reason="another process trains and saves there.",
+            remedy="wait for its end or stop it, or choose another --save folder.",
+        ) from error
+    except OSError as error:
+        raise refused(run, error) from error
+    try:
+        yield
+    finally:
+        if os.name != "nt":  # removed while it is held: who opened it before sees that it is gone
+            remove(run / LOCK)
+        os.close(descriptor)
+        if os.name == "nt":  # an open file cannot be removed there
+            remove(run / LOCK)
+
+
+def _hold(path: Path) -> int | None:
+    """The descriptor of the locked file; None where its holder removed it meanwhile."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        _lock(descriptor)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+            os.close(descriptor)
+            raise BlockingIOError(error.errno, "locked") from error
+    try:
+        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            return descriptor
+    except FileNotFoundError:
+        pass
+    os.close(descriptor)
+    return None
+
+
+def require_empty(run: Path) -> None:
+    """OptionError unless nothing stands there but the lock."""
+    if any(path.name != LOCK for path in run.iterdir()):
+        raise OptionError(
+            f"{run} is not empty.",
+            reason="something was saved there before.",
+            remedy="--resume to continue that run, --overwrite to begin anew, or another --save folder.",
+        )
 
 
 def step_folder(run: Path, step: int) -> Path:
@@ -92,22 +169,27 @@ def prune(run: Path, keep: int) -> None:
 
 
 def clear(run: Path) -> None:
-    """Remove what a run has written, to begin anew; FormatError when other files stand there too."""
+    """Remove what a run has written, to begin anew.
+
+    Raises FormatError when other files stand there too, OptionError while another process trains there.
+    """
     if not run.exists():
         return
-    own = {LATEST, BEST, LOG, "run.json", "config.json", "vocabulary.json", "model.safetensors"}
-    strange = [
-        path.name
-        for path in sorted(run.iterdir())
-        if path.name not in own and not _STEP.fullmatch(path.name) and not path.name.startswith(TEMPORARY)
-    ]
-    if strange:
-        raise FormatError(
-            f"{run} holds files that are not of a training run: {', '.join(strange[:3])}.",
-            remedy="choose another --save folder.",
-        )
-    for path in [run / LATEST, *run.iterdir()]:
-        remove(path)
+    own = {LATEST, BEST, LOG, LOCK, "run.json", "config.json", "vocabulary.json", "model.safetensors"}
+    with locked(run):
+        strange = [
+            path.name
+            for path in sorted(run.iterdir())
+            if path.name not in own and not _STEP.fullmatch(path.name) and not path.name.startswith(TEMPORARY)
+        ]
+        if strange:
+            raise FormatError(
+                f"{run} holds files that are not of a training run: {', '.join(strange[:3])}.",
+                remedy="choose another --save folder.",
+            )
+        for path in [run / LATEST, *run.iterdir()]:
+            if path.name != LOCK:
+                remove(path)
 
 
 def _age(folder: Path) -> tuple[int, int]:

@@ -63,7 +63,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         os.rename(temporary, folder)
         sync_folder(folder.parent)
     except OSError as error:
-        raise _refused(folder, error) from error
+        raise refused(folder, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -76,7 +76,7 @@ def replace_file(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        raise _refused(path, error) from error
+        raise refused(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -255,7 +255,8 @@ def unreadable(path: Path, error: OSError) -> FormatError:
     )
 
 
-def _refused(path: Path, error: OSError) -> ElmanError:
+def refused(path: Path, error: OSError) -> ElmanError:
+    """An OSError of writing, told as cause and remedy."""
     return ElmanError(
         f"{path}: cannot be written: {error.strerror or error}.",
         reason="the disk is full, read-only, or not yours; what was saved before is kept.",

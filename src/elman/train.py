@@ -49,8 +49,8 @@ def train(
     Ctrl-C, or closing the generator, ends the run between two updates with its exact state saved; a
     second Ctrl-C quits at once. Dropout draws from a random state of the run's own: the caller's is
     neither used nor moved.
-    Raises OptionError (options that contradict; a resumed run that would be another), FormatError
-    (nothing readable to resume), DivergenceError (the checkpoints saved before are kept).
+    Raises OptionError (options that contradict; a resumed run that would be another; a folder in use),
+    FormatError (nothing readable to resume), DivergenceError (the checkpoints saved before are kept).
     """
     return _Training(model, corpus, config, save, resume).run()
 
@@ -82,6 +82,8 @@ class _Training:
     def run(self) -> Iterator[Event]:
         state = self.state
         with ExitStack() as stack:
+            if self.folder is not None:
+                stack.enter_context(run_folder.locked(self.folder))
             stack.enter_context(deterministic(state.device))
             stack.enter_context(self.interrupts.listening())
             state.random.enter()
@@ -113,7 +115,8 @@ class _Training:
             if self.resume and run_folder.is_run(self.folder):
                 notes, resumed = state.restore(load_checkpoint(self.folder)), True
                 self.saved = state.progress.key
-            self.folder.mkdir(parents=True, exist_ok=True)
+            elif not self.resume:
+                run_folder.require_empty(self.folder)
             storage.clean(self.folder)
             self.log = Log(self.folder / run_folder.LOG, state.progress.log_bytes)
         if self._finished() is not None:
@@ -285,12 +288,6 @@ class _Training:
 def _check(model: Any, corpus: Corpus, save: Path | None, resume: bool) -> None:
     if resume and save is None:
         raise OptionError("resuming needs the folder of the run.", remedy="--save DIR --resume")
-    if save is not None and not resume and save.exists() and (not save.is_dir() or any(save.iterdir())):
-        raise OptionError(
-            f"{save} is not empty.",
-            reason="something was saved there before.",
-            remedy="--resume to continue that run, --overwrite to begin anew, or another --save folder.",
-        )
     if model.vocabulary != corpus.vocabulary:
         raise OptionError(
             f"the model has a vocabulary of {len(model.vocabulary)} and the corpus another of "
