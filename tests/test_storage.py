@@ -42,6 +42,16 @@ def test_tensor_files_are_safetensors(tmp_path: Path) -> None:
             assert torch.equal(other[name], tensor)
 
 
+def test_tensors_are_read_not_mapped(tmp_path: Path) -> None:
+    """What happens to the file afterwards does not reach a model in memory."""
+    storage.write_tensors(tmp_path / "file", {"a": torch.arange(5000.0)})
+    tensor = storage.read_tensors(tmp_path / "file")["a"]
+    length = (tmp_path / "file").stat().st_size
+    with (tmp_path / "file").open("r+b") as file:
+        file.write(bytes(length))
+    assert torch.equal(tensor, torch.arange(5000.0))
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 200))
 def test_no_bytes_make_the_reader_fail_in_another_way(tmp_path_factory: Any, noise: bytes, at: int) -> None:
@@ -110,7 +120,9 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
         "invalid offset for tensor `a`",
     ),
     "an overlap": (
-        header("{" + ENTRY + ", " + ENTRY.replace('"a"', '"b"') + "}", bytes(8)),
+        header(
+            "{" + ENTRY + ", " + ENTRY.replace('"a"', '"b"').replace("[0, 8]", "[4, 12]") + "}", bytes(12)
+        ),
         "invalid offset for tensor `b`",
     ),
 }

@@ -21,7 +21,7 @@ from elman.compare.lineup import Spec
 from elman.errors import ElmanError, FormatError
 from elman.generate import GenerationSettings, samples
 from elman.language_model import LanguageModel
-from elman.storage import check_shapes, encode_tensors, read_json, read_tensors, replace_file
+from elman.storage import check_shapes, clean, encode_tensors, read_json, read_tensors, replace_file
 
 FORMAT = 1
 SAMPLES, SAMPLE_LENGTH = 2, 30
@@ -77,6 +77,7 @@ def save_outcome(outcome: Outcome, folder: Path) -> None:
     """Write the folder; the model first, `outcome.json` last. Raises ElmanError when the disk refuses."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        clean(folder)
         (folder / OUTCOME).unlink(missing_ok=True)
         save_model(outcome.model, folder / MODEL, overwrite=True)
         nats = {"valid": outcome.valid, "test": outcome.test}
