@@ -56,11 +56,14 @@ def _learned(
     *, width: int, feedforward: Mapping[str, Any], recurrent: Mapping[str, Any], training: Mapping[str, Any]
 ) -> tuple[Spec, ...]:
     sizes = {"embedding_size": width, "hidden_size": width}
+    # a forget gate that begins open: Jozefowicz et al. (2015) found it to close the gap to the GRU
     return (
         Spec("feedforward", "Feed-forward", "feedforward", {**sizes, **feedforward}, training),
         Spec("rnn", "RNN (tanh)", "recurrent", {"cell": "rnn", **sizes, **recurrent}, training),
         Spec("gru", "GRU", "recurrent", {"cell": "gru", **sizes, **recurrent}, training),
-        Spec("lstm", "LSTM", "recurrent", {"cell": "lstm", **sizes, **recurrent}, training),
+        Spec(
+            "lstm", "LSTM", "recurrent", {"cell": "lstm", "forget_bias": 1.0, **sizes, **recurrent}, training
+        ),
     )
 
 
@@ -76,9 +79,9 @@ PRESETS: dict[str, tuple[Spec, ...]] = {
         *_ngrams(),
         *_learned(
             width=128,
-            feedforward={"window": 4, "dropout": 0.1, "softmax": "adaptive"},
-            recurrent={"num_layers": 1, "dropout": 0.1, "softmax": "adaptive"},
-            training={**_ADAM, "epochs": 1, "batch_size": 32, "bptt": 35, "lr": 4e-3, "clip": 1.0},
+            feedforward={"window": 4, "softmax": "adaptive"},
+            recurrent={"num_layers": 1, "softmax": "adaptive"},
+            training={**_ADAM, "epochs": 1, "batch_size": 32, "bptt": 35, "lr": 1.2e-2, "clip": 1.0},
         ),
         *_MIXTURES,
     ),
