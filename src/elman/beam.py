@@ -19,6 +19,8 @@ from elman.event_nats import device_of, evaluating
 from elman.generate import DEFAULT_LENGTH, Prompt, Sample, prime, read_prompt, require, to_sample
 from elman.language_model import LanguageModel, select
 
+LARGEST_BEAM = 10_000
+
 
 @dataclass(frozen=True)
 class BeamSettings:
@@ -39,6 +41,11 @@ class BeamSettings:
 
     def __post_init__(self) -> None:
         require(self.beam >= 1, f"--beam {self.beam} keeps no hypothesis", "1 or more")
+        require(
+            self.beam <= LARGEST_BEAM,
+            f"--beam {self.beam:,} needs a step of the model for each hypothesis",
+            f"{LARGEST_BEAM:,} at most; more than 100 seldom finds a better text",
+        )
         require(self.length >= 1, f"--length {self.length} is below 1 token", "1 or more")
         require(
             math.isfinite(self.length_penalty) and self.length_penalty >= 0,
