@@ -61,7 +61,9 @@ def write_arpa(model: NgramModel, path: Path | str) -> None:
                 _write(model, raw)
         os.replace(temporary, path)
     except OSError as error:
-        raise ElmanError(f"{path} cannot be written: {error}.", remedy="choose another path.") from None
+        raise ElmanError(
+            f"{path} cannot be written: {error.strerror or error}.", remedy="choose another path."
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -120,7 +122,9 @@ def read_arpa(path: Path | str, tokenizer: Tokenizer | None = None) -> NgramMode
     except TextError as error:
         raise FormatError(error.cause, reason=error.reason, remedy=error.remedy) from None
     except OSError as error:
-        raise FormatError(f"{path} cannot be read: {error}.", remedy="check the path.") from None
+        raise FormatError(
+            f"{path} cannot be read: {error.strerror or error}.", remedy="check the path."
+        ) from None
 
 
 class _Reader:

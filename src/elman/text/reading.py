@@ -116,6 +116,8 @@ def _open_plain(path: Path) -> Iterator[io.BufferedReader]:
 @contextmanager
 def _open(source: Source, progress: Progress | None) -> Iterator[io.BufferedIOBase]:
     if source == "-":
+        if sys.stdin is None:  # closed by the shell: <&-
+            raise TextError("standard input is closed.", remedy="pipe a text in, or name a file.")
         with io.BufferedReader(
             _Counted(cast(io.BufferedIOBase, sys.stdin.buffer), progress), BLOCK
         ) as counted:
