@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+from rich.console import Console
 from rich.table import Table
 
 from elman.cli.app import Json, app, emit, messages, progress, results
@@ -28,6 +29,10 @@ Examples:
 
   elman data kjv --lines 3 --json             one JSON document
 """
+
+
+wide = Console(highlight=False, width=200)
+"""Numbers are never cut to fit: a narrow terminal wraps the line."""
 
 
 @app.command(help_epilogue=EXAMPLES)
@@ -77,7 +82,7 @@ def data(
     for name, row in rows.items():
         whole = (f"{row[key]:,}" for key in ("sentences", "events", "words", "bytes", "unknown"))
         table.add_row(name, *whole, f"{100 * row['unknown_rate']:.2f}")
-    results.print(table)
+    wide.print(table)
     results.print(
         f"vocabulary {len(shown.vocabulary):,} ({shown.vocabulary.digest})  ·  "
         f"tokenizer {shown.tokenizer.name}  ·  digest {shown.digest}\n"
@@ -104,7 +109,7 @@ def _list(json: bool) -> None:
         name = f"{row['name']}{' *' if row['default'] else ''}"
         size, tokens = f"{row['megabytes']}", f"{row['train_tokens']:,}"
         table.add_row(name, str(row["title"]), size, tokens, str(row["licence"]).partition(" (")[0])
-    results.print(table)
+    wide.print(table)
     for row in rows:
         if not row["installed"]:
             results.print(f"{row['name']} is not installed: {row['install']}", markup=False)
