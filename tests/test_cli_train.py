@@ -180,7 +180,7 @@ def test_a_file_of_options_and_flags_above_it(capsys: pytest.CaptureFixture[str]
         ("batchsize = 3", "perhaps batch_size is meant"),
         ("lr = -3", "option lr = -3"),
         ("nhid = 0", "--nhid 0"),
-        ('model = "transformer"', "--model 'transformer'"),
+        ('model = "transformer"', "--model transformer is not known"),
     ],
 )
 def test_a_wrong_file_of_options(
@@ -230,7 +230,7 @@ def test_word_vectors_are_where_it_starts(capsys: pytest.CaptureFixture[str], fo
         (("--tied", "--emsize", "4"), "tied weights need equal sizes"),
         (("--bptt", "5", "--update-interval", "9"), "update_interval=9 is longer than bptt=5"),
         (("--momentum", "0.9"), "momentum is of sgd"),
-        (("--batch-size", "100000"), "batch_size"),
+        (("--batch-size", "100000"), "--batch-size 100000"),
         (("--batch-size", "9000"), "fewer than batch_size=9000"),
         (("--lr", "0"), "lr"),
         (("--epochs", "many"), "epochs"),

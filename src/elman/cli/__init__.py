@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import NoReturn
 
 VERBS = ("data", "train", "evaluate", "compare", "generate", "mix", "inspect", "export")
@@ -11,8 +12,11 @@ VERBS = ("data", "train", "evaluate", "compare", "generate", "mix", "inspect", "
 
 def main() -> NoReturn:
     """Entry point of the `elman` command."""
-    from elman.cli import app
+    try:
+        from elman.cli import app
 
-    for verb in VERBS:
-        importlib.import_module(f"elman.cli.{verb}")
+        for verb in VERBS:
+            importlib.import_module(f"elman.cli.{verb}")
+    except KeyboardInterrupt:
+        sys.exit(130)
     app.main()

@@ -7,6 +7,8 @@ that `elman --help` answers at once.
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import sys
@@ -15,16 +17,24 @@ from contextlib import contextmanager
 from typing import Annotated, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from elman import __version__
-from elman.errors import ElmanError
+from elman.errors import ElmanError, OptionError
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON document on stdout.")]
 
 messages = Console(stderr=True, highlight=False, soft_wrap=True)
 results = Console(highlight=False, soft_wrap=True)
+
+REASONS = {
+    errno.ENOSPC: ("the disk, or its quota, is full.", "make room, or write to another place."),
+    errno.EROFS: ("the file system can only be read.", "write to another place."),
+    errno.EACCES: ("you may not write or read there.", "choose another place, or ask for the right."),
+    errno.EPERM: ("you may not write or read there.", "choose another place, or ask for the right."),
+}
 
 app = App(
     name="elman",
@@ -32,6 +42,7 @@ app = App(
     help="Recurrent language models: train, compare honestly with n-grams, score, generate.",
     help_epilogue="First steps:  elman data  ·  elman compare --preset quick  ·  elman train --help",
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # told by main
     result_action="return_value",
 )
 
@@ -68,28 +79,72 @@ def progress() -> Iterator[Progress]:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 success, 1 failure, 2 a mistake in input or options, 130 Ctrl-C."""
     code = 0
+    _speak_utf8()
     try:
-        app(arguments, exit_on_error=False, print_error=True, error_console=messages)
-    except CycloptsError:
-        code = 2  # already printed, with the nearest option
+        app(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        _complain(_as_option_error(error))
+        code = 2
     except ElmanError as error:
-        messages.print(f"[red]elman:[/red] {_escape(str(error))}")
+        _complain(error)
         code = 2
     except BrokenPipeError:
         # the reader (head, less) has left: normal in a pipe; keep the interpreter quiet at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
     except OSError as error:  # a full disk, a folder that may not be written
-        messages.print(f"[red]elman:[/red] {_escape(str(error))}")
+        _complain(_as_elman_error(error))
+        _forget_output()
         code = 1
     except KeyboardInterrupt:
         messages.print("elman: stopped")
         code = 130
     except MemoryError:
-        messages.print("[red]elman:[/red] out of memory.")
-        messages.print("Remedy: a smaller --batch-size, --nhid or --vocabulary-size.")
+        _complain(ElmanError("out of memory.", remedy="a smaller --batch-size, --nhid or --vocabulary-size."))
         code = 1
     sys.exit(code)
 
 
-def _escape(text: str) -> str:
-    return text.replace("[", "\\[")
+def _speak_utf8() -> None:
+    """Texts and results are UTF-8 whatever the locale says; a path that is not keeps its own bytes."""
+    if sys.stdout is None:  # closed by the shell: >&-
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+
+
+def _complain(error: ElmanError) -> None:
+    messages.print("[red]elman:[/red] ", end="")
+    messages.print(str(error), markup=False)
+
+
+def _forget_output() -> None:
+    """What could not be written is not tried again at exit, where it would be a traceback."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def out_of_range(flag: str, error: ValidationError) -> OptionError:
+    """The first wrong field of a group of options, told as the option that it is."""
+    first = error.errors()[0]
+    return OptionError(
+        f"{flag} {first['input']}: {first['msg'][0].lower()}{first['msg'][1:]}.",
+        remedy="`elman train --help` lists the options and their ranges.",
+    )
+
+
+def _as_option_error(error: CycloptsError) -> OptionError:
+    cause = error.__cause__
+    if isinstance(cause, ValidationError):
+        name = str(cause.errors()[0]["loc"][0])
+        children = error.argument.children if error.argument is not None else []
+        used = [token.keyword for each in children if each.keys[-1:] == (name,) for token in each.tokens]
+        return out_of_range(used[0] if used and used[0] else "--" + name.replace("_", "-"), cause)
+    error.verbose = False
+    verb = " ".join(error.command_chain or ())
+    return OptionError(str(error), remedy=f"`elman {verb + ' ' if verb else ''}--help` lists what there is.")
+
+
+def _as_elman_error(error: OSError) -> ElmanError:
+    place = f"{error.filename}: " if error.filename else ""
+    reason, remedy = REASONS.get(error.errno or 0, ("", "check the path, and that the place can be written."))
+    return ElmanError(f"{place}{error.strerror or error}.", reason=reason, remedy=remedy)

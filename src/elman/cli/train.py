@@ -20,6 +20,7 @@ from elman.cli.train_options import (
     ModelOptions,
     Options,
     SaveOptions,
+    TrainFlags,
     build_model,
     count_ngrams,
     merge,
@@ -71,7 +72,7 @@ def train(
     kind: Annotated[Kind | None, Parameter(name="--model", group="Model")] = None,
     model: Annotated[ModelOptions | None, Parameter(name="*", group="Model")] = None,
     vectors: Annotated[Path | None, Parameter(group="Model")] = None,
-    training: Annotated[TrainConfig | None, Parameter(name="*", group="Training")] = None,
+    training: Annotated[TrainFlags | None, Parameter(name="*", group="Training")] = None,
     text: Annotated[TextSettings | None, Parameter(name="*", group="Text")] = None,
     output: Annotated[SaveOptions | None, Parameter(name="*", group="Output")] = None,
 ) -> None:

@@ -12,11 +12,12 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from elman.cli.app import out_of_range
 from elman.errors import FormatError, OptionError
 from elman.text.building import TextSettings
 from elman.training.config import TrainConfig, parse_train_config
@@ -66,6 +67,14 @@ class ModelOptions(BaseModel):
         None, description="ngram, kneser-ney: counts up to these are cut, by order: 0 0 1 (no pruning)."
     )
     add_k: float | None = Field(None, gt=0, description="ngram, add-k: what is added to each count (1).")
+
+
+class TrainFlags(TrainConfig):
+    """The training options of one command line: whether they agree is seen once all sources are merged."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        return self
 
 
 class SaveOptions(BaseModel):
@@ -163,6 +172,8 @@ def merge(*layers: Mapping[str, Any]) -> Options:
     for layer in layers:
         merged |= layer
     kind = str(merged.pop("model", "lstm"))
+    if kind not in get_args(Kind):
+        raise OptionError(f"--model {kind} is not known.", remedy=f"one of {', '.join(get_args(Kind))}.")
     groups = [
         {name: merged.pop(name) for name in list(merged) if name in fields}
         for fields in (ModelOptions.model_fields, TrainConfig.model_fields, TEXT_FIELDS)
@@ -251,7 +262,4 @@ def count_ngrams(options: Options, corpus: Corpus) -> NgramModel:
 def _wrong(error: ValidationError) -> OptionError:
     first = error.errors()[0]
     name = str(first["loc"][0]) if first["loc"] else "options"
-    flag = "--" + FLAGS.get(name, name).replace("_", "-")
-    return OptionError(
-        f"{flag} {first['input']!r}: {first['msg']}.", remedy="`elman train --help` lists the ranges."
-    )
+    return out_of_range("--" + FLAGS.get(name, name).replace("_", "-"), error)
