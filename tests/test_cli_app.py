@@ -106,3 +106,23 @@ def test_a_beam_too_wide_to_end() -> None:
 
     with pytest.raises(OptionError, match="--beam 10,001 "):
         BeamSettings(beam=10_001)
+
+
+VERBS = ("data", "train", "evaluate", "score", "compare", "generate", "mix", "inspect", "export")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_help_page_has_examples_to_copy(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run_cli(verb, "--help") == 0
+    page = capsys.readouterr().out
+    assert f"elman {verb}" in page.partition("Examples:")[2]
+    assert max(map(len, page.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("verb", ["inspect", "export"])
+def test_a_model_is_an_argument_not_an_option(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    assert run_cli(verb, "--help") == 0
+    assert "--model" not in capsys.readouterr().out

@@ -47,6 +47,11 @@ app = App(
 )
 
 
+def examples(*commands: str) -> str:
+    """The end of a help page: commands to copy, one a line."""
+    return "Examples:\n\n" + "\n".join(f"- {command}" for command in commands)
+
+
 def emit(document: object) -> None:
     """Print one JSON document on stdout. Infinities and NaN become null: they are not JSON."""
     sys.stdout.write(json.dumps(_finite(document), ensure_ascii=False, indent=2, allow_nan=False) + "\n")

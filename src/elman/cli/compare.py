@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from elman.cli.app import Json, app, emit, messages
+from elman.cli.app import Json, app, emit, examples, messages
 from elman.cli.compare_options import (
     CompareOptions,
     counting,
@@ -24,13 +24,12 @@ if TYPE_CHECKING:
 
 DEFAULT_CORPUS = "sotu-modern"
 NUMBERS = "comparison.json"
-EXAMPLES = """Examples:
-
-- elman compare --preset quick
-- elman compare novel.txt --models kn5,lstm,lstm-kn5 --save runs/novel
-- elman compare runs/lstm runs/kn5.arpa --text heldout.txt
-- elman compare runs/lstm --text heldout.txt --scores kenlm=heldout.scores.gz
-"""
+EXAMPLES = examples(
+    "elman compare --preset quick",
+    "elman compare novel.txt --models kn5,lstm,lstm-kn5 --save runs/novel",
+    "elman compare runs/lstm runs/kn5.arpa --text heldout.txt",
+    "elman compare runs/lstm --text heldout.txt --scores kenlm=heldout.scores.gz",
+)
 
 
 @app.command(name="compare", help_epilogue=EXAMPLES)

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from elman.cli.app import Json, app, emit, messages, progress, results
+from elman.cli.app import Json, app, emit, examples, messages, progress, results
 
 # cyclopts reads the annotations of a command at run time
 from elman.text.building import TextSettings
@@ -16,19 +16,13 @@ from elman.text.building import TextSettings
 if TYPE_CHECKING:
     from elman.text.corpus import Corpus, Text
 
-EXAMPLES = """
-Examples:
-
-  elman data                                  the built-in corpora
-
-  elman data sotu-modern                      one of them: counts and first sentences
-
-  elman data text.txt --tokenizer prose       a text of your own, split for you
-
-  elman data folder/ --vocabulary-size 10000  a folder with train.txt, valid.txt and test.txt
-
-  elman data kjv --lines 3 --json             one JSON document
-"""
+EXAMPLES = examples(
+    "elman data",
+    "elman data sotu-modern",
+    "elman data text.txt --tokenizer prose",
+    "elman data folder/ --vocabulary-size 10000",
+    "elman data kjv --lines 3 --json",
+)
 
 
 wide = Console(highlight=False, width=200)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from elman.cli import score as score  # `elman score` comes with this verb group
-from elman.cli.app import Json, app, emit, messages, progress
+from elman.cli.app import Json, app, emit, examples, messages, progress
 from elman.errors import OptionError, TextError
 
 if TYPE_CHECKING:
@@ -27,7 +27,14 @@ Split = Literal["train", "valid", "test"]
 Row = tuple[str, "LanguageModel", "Breakdown"]  # a model's name, the model, its figures under one protocol
 
 
-@app.command(name="evaluate", alias="ppl")
+EXAMPLES = examples(
+    "elman evaluate runs/lstm heldout.txt",
+    "elman evaluate runs/lstm runs/kn5 sotu-modern --state both",
+    "elman evaluate kn5.arpa.gz heldout.txt --unknown both --breakdown",
+)
+
+
+@app.command(name="evaluate", alias="ppl", help_epilogue=EXAMPLES)
 def evaluate_command(
     *models_and_text: Annotated[str, Parameter(allow_leading_hyphen=True)],
     split: Split | None = None,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from cyclopts import Parameter
 
-from elman.cli.app import Json, app, emit, results
+from elman.cli.app import Json, app, emit, examples, results
 from elman.errors import OptionError
 
 if TYPE_CHECKING:
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 Format = Literal["arpa", "vectors", "safetensors"]
 
 
-@app.command(name="export")
+EXAMPLES = examples(
+    "elman export runs/kn5 kn5.arpa.gz",
+    "elman export runs/lstm embedding.txt --to vectors",
+    "elman export runs/lstm lstm.safetensors",
+)
+
+
+@app.command(name="export", help_epilogue=EXAMPLES)
 def export_command(
     model: str,
     path: Path,
+    /,
     *,
     to: Format | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
 ) -> None:
     """Write a model for other programs.
-
-    Examples:
-
-        elman export runs/kn5 kn5.arpa.gz
-
-        elman export runs/lstm embedding.txt --to vectors
-
-        elman export runs/lstm lstm.safetensors
 
     Parameters
     ----------

@@ -11,11 +11,17 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from elman.cli.app import Json, app, emit, messages
+from elman.cli.app import Json, app, emit, examples, messages
 from elman.errors import OptionError
 
+EXAMPLES = examples(
+    'elman generate runs/lstm --prompt "my fellow" --temperature 0.8',
+    "elman generate runs/kn5 --lines 5 --seed 7",
+    'elman generate runs/lstm --prompt "the" --beam 10 -n 3',
+)
 
-@app.command(name="generate", alias="sample")
+
+@app.command(name="generate", alias="sample", help_epilogue=EXAMPLES)
 def generate_command(
     model: str,
     /,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from elman.cli.app import Json, app, emit
+from elman.cli.app import Json, app, emit, examples
 from elman.errors import OptionError
 
 if TYPE_CHECKING:
@@ -21,9 +21,17 @@ HEAD = 12
 """How many of the most frequent tokens are shown."""
 
 
-@app.command(name="inspect")
+EXAMPLES = examples(
+    "elman inspect runs/lstm",
+    "elman inspect runs/lstm --neighbours congress war peace -k 5",
+    "elman inspect runs/lstm --vectors embedding.txt",
+)
+
+
+@app.command(name="inspect", help_epilogue=EXAMPLES)
 def inspect_command(
     model: str,
+    /,
     *,
     neighbours: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     count: Annotated[int, Parameter(name=["--count", "-k"])] = 10,
@@ -31,14 +39,6 @@ def inspect_command(
     json: Json = False,
 ) -> None:
     """What a model is: kind, shape, size, vocabulary, training; and the nearest neighbours of words.
-
-    Examples:
-
-        elman inspect runs/lstm
-
-        elman inspect runs/lstm --neighbours congress war peace -k 5
-
-        elman inspect runs/lstm --vectors embedding.txt
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from elman.cli.app import Json, app, emit, messages, progress
+from elman.cli.app import Json, app, emit, examples, messages, progress
 from elman.cli.evaluate import _texts as find_texts
 from elman.errors import OptionError
 
@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 Split = Literal["train", "valid", "test"]
 
 
-@app.command(name="mix")
+EXAMPLES = examples(
+    "elman mix runs/lstm runs/kn5 --tune sotu-modern --save runs/mixture",
+    "elman mix runs/lstm runs/gru model.arpa.gz --tune heldout.txt --json",
+)
+
+
+@app.command(name="mix", help_epilogue=EXAMPLES)
 def mix_command(
     *models: str,
     tune: str,
@@ -38,12 +44,6 @@ def mix_command(
 
     The weights are found by expectation-maximization and are the best possible to 1e-7 nats per token.
     Tune on text that no model was trained on, and report the mixture on yet another text.
-
-    Examples:
-
-        elman mix runs/lstm runs/kn5 --tune sotu-modern --save runs/mixture
-
-        elman mix runs/lstm runs/gru model.arpa.gz --tune held-out.txt --json
 
     Parameters
     ----------

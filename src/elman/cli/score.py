@@ -15,14 +15,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from elman.cli.app import Json, app, emit, messages
+from elman.cli.app import Json, app, emit, examples, messages
 from elman.errors import TextError
 
 if TYPE_CHECKING:
     from elman.surprisal import SentenceSurprisal
 
 
-@app.command(name="score")
+EXAMPLES = examples(
+    'echo "we the people" | elman score runs/lstm -',
+    "elman score runs/lstm heldout.txt --per word > surprisal.tsv",
+    "elman score runs/kn5 heldout.txt --per sentence --format jsonl",
+)
+
+
+@app.command(name="score", help_epilogue=EXAMPLES)
 def score_command(
     model: str,
     text: Annotated[str, Parameter(allow_leading_hyphen=True)],

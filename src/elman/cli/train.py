@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from elman.cli.app import app, emit, messages, progress, results
+from elman.cli.app import app, emit, examples, messages, progress, results
 from elman.cli.train_options import (
     Kind,
     ModelOptions,
@@ -43,25 +43,16 @@ if TYPE_CHECKING:
     from elman.training.events import Stopped
 
 RUN = "run.json"
-EXAMPLES = """
-Examples:
-
-  elman train sotu-modern --save runs/lstm
-
-  elman train DIR --model gru --nhid 300 --emsize 300 --tied --dropout 0.3 --save runs/gru
-
-  elman train DIR --save runs/gru --resume
-
-  elman train DIR --model ngram --order 5 --prune 0 0 1 --save runs/kn5
-
-  elman train DIR --config run.toml --lr 0.001 --save runs/third
-
-Zaremba's small LSTM on the Penn Treebank:
-
-  elman train PTB --model lstm --nhid 200 --emsize 200 --nlayers 2 --dropout 0 --init-scale 0.1
-  --optimizer sgd --loss sum --lr 1 --clip 5 --bptt 20 --batch-size 20 --schedule zaremba --decay 2
-  --decay-after 4 --epochs 13 --save runs/zaremba-small
-"""
+EXAMPLES = examples(
+    "elman train sotu-modern --save runs/lstm",
+    "elman train DIR --model gru --nhid 300 --emsize 300 --tied --dropout 0.3 --save runs/gru",
+    "elman train DIR --save runs/gru --resume",
+    "elman train DIR --model ngram --order 5 --prune 0 0 1 --save runs/kn5",
+    "elman train DIR --config run.toml --lr 0.001 --save runs/third",
+    "Zaremba's small LSTM: elman train PTB --model lstm --nhid 200 --emsize 200 --nlayers 2 --dropout 0 "
+    "--init-scale 0.1 --optimizer sgd --loss sum --lr 1 --clip 5 --bptt 20 --batch-size 20 "
+    "--schedule zaremba --decay 2 --decay-after 4 --epochs 13 --save runs/zaremba-small",
+)
 
 
 @app.command(help_epilogue=EXAMPLES)
