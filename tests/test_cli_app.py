@@ -126,3 +126,16 @@ def test_every_help_page_has_examples_to_copy(
 def test_a_model_is_an_argument_not_an_option(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     assert run_cli(verb, "--help") == 0
     assert "--model" not in capsys.readouterr().out
+
+
+def test_brackets_in_a_path_are_printed_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = Path("a [bold] [", "red] [b.txt")  # the path as a whole holds a closing tag
+    text.parent.mkdir()
+    text.write_text("".join(f"a sentence of the year {year}\n" for year in range(1900, 1960)), "utf-8")
+    assert run_cli("train", str(text), "--model", "ngram", "--order", "2", "--save", "m[red]/[/red]") == 0
+    captured = capsys.readouterr()
+    assert "saved in m[red]/[/red]" in captured.out
+    assert str(text) in captured.err

@@ -26,8 +26,8 @@ from elman.errors import ElmanError, OptionError
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON document on stdout.")]
 
-messages = Console(stderr=True, highlight=False, soft_wrap=True)
-results = Console(highlight=False, soft_wrap=True)
+messages = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+results = Console(markup=False, highlight=False, soft_wrap=True)
 
 REASONS = {
     errno.ENOSPC: ("the disk, or its quota, is full.", "make room, or write to another place."),
@@ -71,10 +71,10 @@ def _finite(value: object) -> object:
 def progress() -> Iterator[Progress]:
     """A progress display on stderr; columns: what, bar, done of total, `rate` field, time left."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal) as display:
@@ -119,8 +119,8 @@ def _speak_utf8() -> None:
 
 
 def _complain(error: ElmanError) -> None:
-    messages.print("[red]elman:[/red] ", end="")
-    messages.print(str(error), markup=False)
+    messages.print("[red]elman:[/red] ", end="", markup=True)
+    messages.print(str(error))
 
 
 def _forget_output() -> None:

@@ -76,14 +76,12 @@ def _line_up(source: str, options: CompareOptions, begin: float, *, quiet: bool)
     with ladder.Bar() as bar:
         corpus = load_corpus(source, progress=lambda doing, done, total: bar.show(doing, done, total))
     for note in corpus.notes:
-        messages.print(note, markup=False)
+        messages.print(note)
     protocol = Protocol(unit=corpus.tokenizer.unit, unknown=options.unknown)
     subject = subject_of(
         corpus.name, corpus.origin, corpus.digest, corpus.test, corpus.vocabulary, corpus.train.events
     )
-    messages.print(
-        f"{corpus.name}: {corpus.origin}; {corpus.train.events:,} events to train on", markup=False
-    )
+    messages.print(f"{corpus.name}: {corpus.origin}; {corpus.train.events:,} events to train on")
     settings = contest.Settings(seed=options.seed, save=options.save, device=options.device)
     candidates: list[Candidate] = []
     notes: list[str] = []
@@ -119,7 +117,7 @@ def _line_up(source: str, options: CompareOptions, begin: float, *, quiet: bool)
             notes.append("Stopped by Ctrl-C; the models that were not finished are left out.")
         if notes:
             resume = "; run the same command again to go on" if options.save else ""
-            messages.print(f"elman: stopped{resume}", markup=False)
+            messages.print(f"elman: stopped{resume}")
     require_some(candidates)
     for candidate in outside_candidates(options.scores, candidates[0], base=options.log_base):
         row(candidate)
@@ -181,6 +179,6 @@ def _finish(comparison: Comparison, options: CompareOptions, *, quiet: bool) -> 
             ) from error
     if report is not None:
         write_report(comparison, report)
-        messages.print(f"Report: {report}", markup=False)
+        messages.print(f"Report: {report}")
     if quiet:
         emit(document | {"report": None if report is None else str(report)})

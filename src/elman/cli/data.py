@@ -25,7 +25,7 @@ EXAMPLES = examples(
 )
 
 
-wide = Console(highlight=False, width=200)
+wide = Console(markup=False, highlight=False, width=200)
 """Numbers are never cut to fit: a narrow terminal wraps the line."""
 
 
@@ -62,13 +62,13 @@ def data(
             ),
         )
     for note in shown.notes:
-        messages.print(f"elman: {note}", markup=False)
+        messages.print(f"elman: {note}")
     rows = {name: _counts(text) for name, text in _splits(shown)}
     first = _first_sentences(shown, max(0, lines))
     if json:
         emit(_document(shown, rows, first))
         return
-    results.print(f"{shown.name}  {shown.origin}", markup=False)
+    results.print(f"{shown.name}  {shown.origin}")
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     table.add_column("")
     for title in ("sentences", "events", "words", "bytes", "unknown", "unknown %"):
@@ -86,7 +86,7 @@ def data(
     if first:
         results.print("First sentences, as a model sees them:")
         for sentence in first:
-            results.print(f"  {sentence}", markup=False)
+            results.print(f"  {sentence}")
 
 
 def _list(json: bool) -> None:
@@ -106,7 +106,7 @@ def _list(json: bool) -> None:
     wide.print(table)
     for row in rows:
         if not row["installed"]:
-            results.print(f"{row['name']} is not installed: {row['install']}", markup=False)
+            results.print(f"{row['name']} is not installed: {row['install']}")
     results.print(
         "* the default; tokens: of the training part.  Show one: elman data NAME\n"
         "Your own text: a file, or a folder with train.txt, valid.txt and test.txt."

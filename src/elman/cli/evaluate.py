@@ -98,7 +98,7 @@ def evaluate_command(
         for name, _, each in rows:
             _print_breakdown(name, each)
     for note in notes:
-        messages.print(note, markup=False)
+        messages.print(note)
 
 
 def _texts(source: str, split: Split | None, *, several: bool) -> Callable[[LanguageModel], Text]:

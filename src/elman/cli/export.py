@@ -65,7 +65,7 @@ def export_command(
     if json:
         emit(document)
     else:
-        results.print(f"{path}  {chosen}, {document['bytes']:,} bytes", markup=False)
+        results.print(f"{path}  {chosen}, {document['bytes']:,} bytes")
 
 
 def _by_name(path: Path) -> Format:

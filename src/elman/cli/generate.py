@@ -103,7 +103,7 @@ def generate_command(
     loaded = load_model(model)
     if unknown := read_prompt(loaded, prompt).unknown:
         listed = ", ".join(unknown[:8]) + (" …" if len(unknown) > 8 else "")
-        messages.print(f"elman: the model does not know {listed}: it reads <unk> there.", markup=False)
+        messages.print(f"elman: the model does not know {listed}: it reads <unk> there.")
     if searching is not None:
         found = beam_search(loaded, prompt, searching)
     elif samples > 1 or json:

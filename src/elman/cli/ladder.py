@@ -20,7 +20,7 @@ def head(per: str) -> None:
     """The line above the rows."""
     title = "perplexity" if per == "token" else FIGURES[per].replace("perplexity", "ppl")
     line = f"{'model':<{WIDTH}}{title:>13}  {'95 % interval':<18}{'reset':>8}{'size':>7}{'time':>8}"
-    results.print(line, style="bold", markup=False)
+    results.print(line, style="bold")
 
 
 def row(entry: Entry) -> None:
@@ -31,7 +31,7 @@ def row(entry: Entry) -> None:
     time = "" if entry.seconds is None else duration(entry.seconds).replace(" ", "")
     figure = number(entry.row.figure, entry.row.per)
     line = f"{label:<{WIDTH}}{figure:>13}  {_bounds(entry.row):<18}{reset:>8}{size:>7}{time:>8}"
-    results.print(line, markup=False)
+    results.print(line)
 
 
 def _bounds(row: Row) -> str:
@@ -53,7 +53,7 @@ def conclusions(comparison: Comparison) -> None:
 def _lines(lines: Iterable[str]) -> None:
     results.print()
     for line in lines:
-        results.print("- " + line, markup=False, soft_wrap=True)
+        results.print("- " + line, soft_wrap=True)
 
 
 class Bar:
@@ -77,7 +77,7 @@ class Bar:
         """What comes next; where stderr is no terminal, a line is all there is."""
         self.title = title
         if not messages.is_terminal:
-            messages.print(f"… {title}", markup=False)
+            messages.print(f"… {title}")
 
     def show(self, what: str, done: int, total: int, rate: str = "") -> None:
         if not messages.is_terminal:

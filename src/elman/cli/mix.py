@@ -100,7 +100,7 @@ def mix_command(
         print(f"{name:{width}}  {weight:6.4f}  {each.perplexity:10,.2f}")
     print(f"{'mixture':{width}}  {'':6}  {mixed.perplexity:10,.2f}")
     if save is not None:
-        messages.print(f"saved to {save}; now: elman evaluate {save} TEXT", markup=False)
+        messages.print(f"saved to {save}; now: elman evaluate {save} TEXT")
 
 
 def _valid_of(source: str) -> Split | None:

@@ -94,7 +94,7 @@ def score_command(
             }
         )
     else:
-        messages.print(f"{protocol}: {totals}", markup=False)
+        messages.print(f"{protocol}: {totals}")
 
 
 def _groups(text: str) -> Iterator[list[str]]:

@@ -28,10 +28,10 @@ def show(
 
         def say(line: str) -> None:
             if not messages.is_terminal:
-                out.print(line, markup=False)
+                out.print(line)
                 return
             display.stop()  # or the bar would be drawn over the line
-            out.print(line, markup=False)
+            out.print(line)
             display.start()
 
         refreshed = 0.0
@@ -56,7 +56,7 @@ def show(
                 display.update(task, total=limit, completed=event.step)
                 say(_greeting(event))
                 for note in event.notes:
-                    messages.print(f"note: {note}", markup=False)
+                    messages.print(f"note: {note}")
             elif isinstance(event, Stopped):
                 stopped = event
     assert stopped is not None, "the loop always ends with Stopped"
@@ -66,7 +66,7 @@ def show(
             "max_steps": f"{stopped.step:,} updates done",
             "interrupted": "interrupted; --resume continues exactly here",
         }[stopped.reason]
-        messages.print(f"stopped: {reason}.", markup=False)
+        messages.print(f"stopped: {reason}.")
     return stopped, rows
 
 
