@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import elman.cli.train
+import elman.cli.train  # noqa: F401  registers the command
 from elman.checkpoint import load_checkpoint, load_model
 from elman.evaluate import evaluate
 from elman.text.corpus import load_corpus
@@ -278,4 +278,27 @@ def test_help_is_grouped_and_needs_no_torch() -> None:
         "Zaremba's small LSTM",
     ):
         assert word in done.stdout
-    assert elman.cli.train.RUN == "run.json"
+
+
+def test_a_place_that_cannot_be_used_is_told_before_the_text_is_read(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("one.txt").write_text("mine")
+    message = told(capsys, "no-such-corpus", "--save", "one.txt")
+    assert "one.txt is a file" in message
+    Path("kept").mkdir()
+    Path("kept/notes.txt").write_text("mine")
+    assert "kept is not empty" in told(capsys, "no-such-corpus", "--save", "kept")
+
+
+def test_a_folder_that_never_got_weights_may_be_used_again(tmp_path: Path) -> None:
+    from elman.errors import OptionError
+    from elman.run_folder import LOCK, LOG, OPTIONS, require_empty
+
+    for name in (LOCK, LOG, OPTIONS):  # what is left when a full disk stops the first checkpoint
+        (tmp_path / name).write_text("{}")
+    require_empty(tmp_path)
+    (tmp_path / "latest").write_text("step-000000")
+    with pytest.raises(OptionError, match="not empty"):
+        require_empty(tmp_path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,8 +108,9 @@ def test_a_fingerprint_changes_with_all_that_matters() -> None:
         spec.fingerprint("a", 2),
         replace(spec, training={**TRAINING, "lr": 1e-3}).fingerprint("a", 1),
         replace(spec, options={**spec.options, "hidden_size": 8}).fingerprint("a", 1),
+        spec.fingerprint("a", 1, ["0123abcd"]),  # a mixture whose part is another
     }
-    assert len(prints) == 5
+    assert len(prints) == 6
     assert spec.fingerprint("a", 1) == replace(spec).fingerprint("a", 1)
 
 
@@ -285,3 +286,20 @@ def test_no_smoothing_of_that_name(corpus: Corpus) -> None:
 
 def test_tiny_is_no_preset() -> None:
     assert TINY not in lineup.PRESETS.values()
+
+
+def test_a_mixture_is_made_anew_when_a_part_is_another(corpus: Corpus, tmp_path: Path) -> None:
+    def folders(specs: Sequence[Spec]) -> set[str]:
+        settings = contest.Settings(save=tmp_path)
+        ended = [
+            event for event in contest.run(corpus, specs, settings) if isinstance(event, contest.Finished)
+        ]
+        assert len(ended) == len(specs)
+        return {path.name for path in tmp_path.glob("both-*")}
+
+    first = Spec("kn2", "Kneser-Ney 2", "ngram", {"smoothing": "kneser-ney", "order": 2})
+    second = Spec("kn3", "Kneser-Ney 3", "ngram", {"smoothing": "kneser-ney", "order": 3})
+    both = Spec("both", "Both", "mixture", parts=("kn2", "kn3"))
+    before = folders([first, second, both])
+    changed = replace(second, options={**second.options, "order": 4})
+    assert len(folders([first, changed, both]) - before) == 1

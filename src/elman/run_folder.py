@@ -30,7 +30,7 @@ else:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-LOG, LOCK = "log.jsonl", ".lock"
+LOG, LOCK, OPTIONS = "log.jsonl", ".lock", "run.json"
 LATEST, BEST = "latest", "best"
 _STEP = re.compile(r"step-(\d{6,12})(?:\.(\d{1,6}))?")
 
@@ -85,8 +85,10 @@ def _hold(path: Path) -> int | None:
 
 
 def require_empty(run: Path) -> None:
-    """OptionError unless nothing stands there but the lock."""
-    if any(path.name != LOCK for path in run.iterdir()):
+    """OptionError unless nothing stands there, or only what a run leaves that never saved its weights."""
+    if run.exists() and not run.is_dir():
+        raise OptionError(f"{run} is a file.", remedy="--save needs the name of a folder.")
+    if run.exists() and any(path.name not in (LOCK, LOG, OPTIONS) for path in run.iterdir()):
         raise OptionError(
             f"{run} is not empty.",
             reason="something was saved there before.",
@@ -175,7 +177,7 @@ def clear(run: Path) -> None:
     """
     if not run.exists():
         return
-    own = {LATEST, BEST, LOG, LOCK, "run.json", "config.json", "vocabulary.json", "model.safetensors"}
+    own = {LATEST, BEST, LOG, LOCK, OPTIONS, "config.json", "vocabulary.json", "model.safetensors"}
     with locked(run):
         strange = [
             path.name

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from elman.text.corpus import Corpus
     from elman.training.events import Stopped
 
-RUN = "run.json"
 EXAMPLES = examples(
     "elman train sotu-modern --save runs/lstm",
     "elman train DIR --model gru --nhid 300 --emsize 300 --tied --dropout 0.3 --save runs/gru",
@@ -86,6 +85,10 @@ def train(
     options = merge(_remembered(place), read_options(place.config) if place.config else {}, flags)
     model_config(options)  # a wrong option is told before the text is read
     config = None if options.kind == "ngram" else train_config(options)
+    if place.save is not None and not (place.resume or place.overwrite or place.dry_run):
+        from elman.run_folder import require_empty
+
+        require_empty(place.save)  # before a large text is read
     loaded = _load(corpus, text_settings(options))
     if place.dry_run:
         _dry_run(options, config, loaded, place)
@@ -129,7 +132,9 @@ def _remembered(place: SaveOptions) -> dict[str, Any]:
         return {}
     if place.save is None:
         raise OptionError("--resume needs the folder of the run.", remedy="--save DIR --resume")
-    path = place.save / RUN
+    from elman.run_folder import OPTIONS
+
+    path = place.save / OPTIONS
     return read_options(path) if path.is_file() else {}
 
 
@@ -158,6 +163,7 @@ def _learn(
     """Train a neural model, showing how it goes: (the best model, how it ended, a row for each epoch)."""
     from elman.cli.train_display import show
     from elman.neural.vectors import load_vectors
+    from elman.run_folder import OPTIONS
     from elman.storage import replace_file
     from elman.train import train
     from elman.training.events import Started
@@ -170,7 +176,7 @@ def _learn(
         for event in train(model, corpus, config, save=place.save, resume=place.resume):
             if isinstance(event, Started) and place.save is not None:
                 text = json_format.dumps(options.as_json(), indent=1) + "\n"
-                replace_file(place.save / RUN, text.encode())
+                replace_file(place.save / OPTIONS, text.encode())
             yield event
 
     stopped, history = show(told(), config, quiet=place.json_)
@@ -180,8 +186,6 @@ def _learn(
 def _count(options: Options, corpus: Corpus, folder: Path | None) -> tuple[LanguageModel, dict[str, Any]]:
     from elman.checkpoint import save_model
 
-    if folder is not None and folder.exists() and any(folder.iterdir()):
-        raise OptionError(f"{folder} is not empty.", remedy="--overwrite, or another --save folder.")
     model = count_ngrams(options, corpus)
     for line in model.report:
         messages.print(f"note: {line}")

@@ -89,10 +89,13 @@ def run(corpus: Corpus, specs: Sequence[Spec], settings: Settings) -> Iterator[E
     where specification, corpus and seed are the same.
     """
     finished: dict[str, Outcome] = {}
+    prints: dict[str, str] = {}
     for position, spec in enumerate(specs, start=1):
         folder = None
+        parts = [prints[part] for part in spec.parts]
+        prints[spec.name] = spec.fingerprint(corpus.digest, settings.seed, parts)
         if settings.save is not None:
-            folder = settings.save / f"{spec.name}-{spec.fingerprint(corpus.digest, settings.seed)}"
+            folder = settings.save / f"{spec.name}-{prints[spec.name]}"
             old = load_outcome(spec, folder, corpus.valid.events, corpus.test.events)
             if old is not None:
                 finished[spec.name] = old

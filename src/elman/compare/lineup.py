@@ -35,9 +35,10 @@ class Spec:
     training: Mapping[str, Any] = field(default_factory=dict)
     parts: tuple[str, ...] = ()
 
-    def fingerprint(self, corpus_digest: str, seed: int) -> str:
-        """8 hexadecimal digits: equal where a finished model may be taken again."""
-        what = json.dumps([asdict(self), corpus_digest, seed], sort_keys=True)
+    def fingerprint(self, corpus_digest: str, seed: int, parts: Sequence[str] = ()) -> str:
+        """8 hexadecimal digits: equal where a finished model may be taken again. A mixture is no longer
+        the same when one of its parts is not: `parts` are their fingerprints."""
+        what = json.dumps([asdict(self), corpus_digest, seed, *parts], sort_keys=True)
         return hashlib.sha256(what.encode()).hexdigest()[:8]
 
 
@@ -78,10 +79,10 @@ PRESETS: dict[str, tuple[Spec, ...]] = {
     "quick": (
         *_ngrams(),
         *_learned(
-            width=128,
+            width=96,
             feedforward={"window": 4, "softmax": "adaptive"},
             recurrent={"num_layers": 1, "softmax": "adaptive"},
-            training={**_ADAM, "epochs": 1, "batch_size": 32, "bptt": 35, "lr": 1.2e-2, "clip": 1.0},
+            training={**_ADAM, "epochs": 1, "batch_size": 64, "bptt": 35, "lr": 1.5e-2, "clip": 1.0},
         ),
         *_MIXTURES,
     ),

@@ -75,15 +75,17 @@ def guard(
     progress: Progress, config: TrainConfig, nats_per_event: float, norm: float, vocabulary_size: int
 ) -> None:
     """Count bad signs in `progress`; raise DivergenceError when training has left the useful numbers."""
-    worse = nats_per_event > math.log(vocabulary_size) + HOPELESS_NATS
-    progress.hopeless = progress.hopeless + 1 if worse else 0
+    blind = math.log(vocabulary_size)
+    # ten times a blind guess is no rough start any more: ten such windows are enough
+    weight = 10 if nats_per_event > 10 * blind else 1
+    progress.hopeless = progress.hopeless + weight if nats_per_event > blind + HOPELESS_NATS else 0
     progress.skipped = 0 if math.isfinite(norm) else progress.skipped + 1
     if not math.isfinite(nats_per_event):
         what = "the loss is not a finite number"
     elif progress.skipped >= MOST_SKIPPED:
         what = f"the gradient was not finite for {MOST_SKIPPED} updates in a row"
     elif progress.hopeless >= HOPELESS_STEPS:
-        what = f"the loss was far above a blind guess for {HOPELESS_STEPS} updates in a row"
+        what = "the loss was far above a blind guess for many updates in a row"
     else:
         return
     raise DivergenceError(
