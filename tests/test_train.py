@@ -21,7 +21,8 @@ from elman.text.vocabulary import Vocabulary
 from elman.train import train
 from elman.training import update
 from elman.training.events import Sampled, Saved, Started, Step, Stopped, Validated
-from elman.training.update import window_loss
+from elman.training.progress import Progress
+from elman.training.update import guard, window_loss
 from training_example import final_state, make_config, make_corpus, make_model, run, same
 
 CORPUS = make_corpus()
@@ -169,9 +170,24 @@ def test_gradients_that_are_not_finite_are_skipped_and_then_end_the_run(
 
 def test_a_loss_worse_than_guessing_for_long_ends_the_run() -> None:
     wild = make_config(optimizer="sgd", lr=9000.0, clip=0.0, schedule="constant", epochs=100)
-    with pytest.raises(DivergenceError, match="far above a blind guess for 100 updates in a row") as caught:
+    with pytest.raises(DivergenceError, match="far above a blind guess for many updates in a row") as caught:
         run(make_model(CORPUS), CORPUS, wild)
     assert "a smaller --lr (now 9000)" in str(caught.value)
+
+
+@pytest.mark.parametrize(("times_a_blind_guess", "updates"), [(2.0, 100), (11.0, 10)])
+def test_the_guard_waits_longer_for_a_rough_start_than_for_a_wild_one(
+    times_a_blind_guess: float, updates: int
+) -> None:
+    progress, config, size = Progress(), make_config(), 5000
+    nats = times_a_blind_guess * math.log(size)
+    for _ in range(updates - 1):
+        guard(progress, config, nats, 1.0, size)
+    with pytest.raises(DivergenceError):
+        guard(progress, config, nats, 1.0, size)
+    progress = Progress()
+    for turn in range(300):  # a good window between makes it begin anew
+        guard(progress, config, 1.0 if turn % 9 == 8 else nats, 1.0, size)
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
