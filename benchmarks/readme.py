@@ -118,7 +118,7 @@ def draw_zaremba(path: Path) -> None:
                 [point["valid_perplexity"] for point in points],
                 marker="o",
                 markersize=3,
-                label=f"Elman, {cell.upper()} 2×200",
+                label=f"Elman, {cell.upper()} 2×200, first lr {points[0]['lr']:g}",
             )
     axis.plot(range(1, 14), PUBLISHED, color="black", linestyle=":", label="LSTM, log of the TensorFlow port")
     axis.axhline(PAPER["valid"], color="black", linewidth=0.8, label="LSTM, Zaremba et al. (2014)")
