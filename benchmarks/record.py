@@ -1,4 +1,4 @@
-"""A finished training run → one small JSON in results/: command, commit, machine, curve, scores.
+"""A finished training run → one small JSON in results/: command, machine, curve, scores.
 
     python benchmarks/record.py NAME RUN CORPUS --command "elman train …"
 
@@ -36,7 +36,7 @@ def machine() -> dict[str, object]:
 
 
 def commit() -> str:
-    """The commit of this checkout."""
+    """The commit of this checkout, which scores; the run may have begun at an earlier one."""
     return subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True, cwd=RESULTS
     ).stdout.strip()
@@ -73,7 +73,7 @@ def main() -> None:
     model = load_model(options.run)
     record = {
         "command": options.command,
-        "commit": commit(),
+        "scored_at_commit": commit(),
         "machine": machine(),
         "note": options.note,
         "curve": curve(options.run / "log.jsonl"),
