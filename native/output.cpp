@@ -1,0 +1,318 @@
+// Fused output layer (output.hpp), one source for every instruction set.
+//
+// The vocabulary is divided among the threads; the rows go in blocks of R. For one block a thread keeps
+// E[v][r] = exp(l[v][r] - shift[r]) for its own words only, and makes every product from it while it is hot:
+//
+//   pass 1, by chunks of CHUNK words   l = W hᵀ           W is used where it lies, hᵀ is packed
+//                                      E, S[r] = Σ_v E    on the chunk, in the first-level cache
+//                                      dh += Eᵀ W         the chunk of W has just been read
+//   barrier                            log Z[r] = log Σ_threads S exp(shift)
+//   pass 2, the same chunks            dW += E (f h)      f[r] = gradient[r] exp(shift[r] - log Z[r])
+//
+// so P = E exp(shift - log Z) is never formed: the factor goes onto the R × H rows of h instead of onto the
+// V × R logits. `shift` follows the largest logit so far when that rises by more than SLACK (online
+// softmax, Milakov & Gimelshein 2018); a chunk remembers its own, so that an earlier one stays usable.
+//
+// Caches, for H = 200, V = 10,000, two threads, R = 64, float32: E 5,000 × 64 × 4 = 1.3 MB (second level, or
+// third), a chunk of E 104 × 64 × 4 = 27 kB (first), hᵀ 52 kB, a chunk of W 83 kB (second). dW, 4 MB a thread,
+// comes in and goes out once per block, against 128 MFLOP of products made with it.
+#include "output.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "pack.hpp"
+#include "threads.hpp"
+#include "tile.hpp"
+#include "workspace.hpp"
+
+namespace elman::ELMAN_ISA {
+
+namespace {
+
+constexpr long GRAIN = 2 * ROWS;  // words; even, so that pairs of words stay with one thread
+constexpr long CHUNK = 4 * GRAIN;
+constexpr long MOST_ROWS = 64;    // R, a multiple of PANEL
+constexpr float SLACK = 20.f;     // E <= exp(20): far from overflow, and sums of it too
+
+// Where the parts of one thread's scratch lie, counted in 4-byte words, each part aligned to 64 bytes.
+template <class Kind> struct Layout {
+    long R, depth_h, depth_r, padded_h, total = 0;
+    long hidden, exps, raw, by_pairs, scaled, shifts, dh, shift, sums, factor, along, across;
+
+    Layout(const OutputTask& task, long rows, long words) {
+        constexpr int DEPTH = Kind::DEPTH;
+        const long chunks = (words + CHUNK - 1) / CHUNK;
+        R = rows, depth_h = (task.hidden_size + DEPTH - 1) / DEPTH, depth_r = R / DEPTH;
+        padded_h = round_up(task.hidden_size, PANEL);
+        const long kept = task.gradient ? chunks : 1;
+        hidden = part(R * depth_h);                                       // hᵀ [R / PANEL][depth_h][PANEL]
+        exps = part(kept * CHUNK * depth_r);                              // E [words][R]
+        raw = DEPTH == 1 ? exps : part(CHUNK * R);                        // l of one chunk, float32
+        by_pairs = DEPTH == 1 ? exps : part(CHUNK / 2 * R);               // E of one chunk [words / 2][R][2]
+        scaled = part(depth_r * padded_h);                                // f h [padded_h / PANEL][depth_r][PANEL]
+        shifts = part(kept * R);                                          // of each chunk
+        dh = part(R * padded_h);                                          // Eᵀ W
+        shift = part(R), sums = part(R), factor = part(R);                // of the last chunk; S; f
+        along = DEPTH == 1 ? total : part(words * depth_h);               // W in bfloat16, see pack.hpp
+        across = DEPTH == 1 ? total : part((words + 1) / 2 * task.hidden_size);
+    }
+
+  private:
+    long part(long count) {
+        long at = total;
+        total += round_up(count, 16);
+        return at;
+    }
+};
+
+template <class Kind> class Worker {
+    static constexpr int DEPTH = Kind::DEPTH;
+
+  public:
+    Worker(const OutputTask& task, const Layout<Kind>& at, uint32_t* scratch, const Member& me)
+        : task_(task), at_(at), all_(scratch), mine_(scratch + me.index * at.total), me_(me),
+          share_(me.share(task.vocabulary_size, GRAIN)), H(task.hidden_size), R(at.R) {}
+
+    void run() {
+        prepare_weight();
+        for (long row = 0; row < task_.rows; row += R) {
+            row_ = row, rows_ = task_.rows - row < R ? task_.rows - row : R;
+            first_pass();
+            me_.wait();
+            finish_rows();
+            if (task_.gradient && (task_.dweight || task_.dbias)) second_pass();
+            me_.wait();  // nobody overwrites what another still reads
+        }
+    }
+
+  private:
+    void prepare_weight() {
+        weight_ = reinterpret_cast<const uint32_t*>(task_.weight + share_.begin * H);
+        weight_b_ = weight_;
+        if constexpr (DEPTH > 1) {
+            pack_bf16(mine_ + at_.along, mine_ + at_.across, task_.weight + share_.begin * H,
+                      share_.end - share_.begin, H);
+            weight_ = mine_ + at_.along, weight_b_ = mine_ + at_.across;
+        }
+    }
+
+    void first_pass() {
+        pack_transposed<Kind>(mine_ + at_.hidden, task_.hidden + row_ * H, rows_, H, R);
+        float *shift = floats(at_.shift), *sums = floats(at_.sums), *dh = floats(at_.dh);
+        for (long r = 0; r < R; r++) shift[r] = -__builtin_inff(), sums[r] = 0.f;
+        if (task_.dhidden) memset(dh, 0, static_cast<size_t>(R * at_.padded_h) * sizeof *dh);
+        for (long word = share_.begin, chunk = 0; word < share_.end; word += CHUNK, chunk++) {
+            const long words = share_.end - word < CHUNK ? share_.end - word : CHUNK;
+            const long kept = task_.gradient ? chunk : 0;
+            uint32_t* exps = mine_ + at_.exps + kept * CHUNK * at_.depth_r;
+            float* raw = DEPTH == 1 ? reinterpret_cast<float*>(exps) : floats(at_.raw);
+            logits(raw, word, words);
+            move_shift(floats(at_.shifts) + kept * R);
+            exponentiate(raw, exps, words);
+            if (!task_.gradient || !task_.dhidden) continue;
+            const uint32_t* e = DEPTH == 1 ? exps : mine_ + at_.by_pairs;
+            const uint32_t* w = weight_b_ + (word - share_.begin) / DEPTH * H;
+            for_panels(H, [&]<int C, bool PARTIAL>(long column, int last) {  // dh += Eᵀ W
+                product<Kind, C, PARTIAL>(dh + column, at_.padded_h, rows_, true, (words + DEPTH - 1) / DEPTH, e, 1,
+                                          R, w + column, H, last);
+            });
+        }
+    }
+
+    // raw[v][r] = W[v] · h[r] + b[v]; largest_[r] = max over the chunk
+    void logits(float* raw, long word, long words) {
+        for (long r = 0; r < R; r += LANES) store(largest_ + r, broadcast(-__builtin_inff()));
+        const uint32_t* w = weight_ + (word - share_.begin) * at_.depth_h;
+        for (long v = 0; v < words; v += ROWS) {
+            with_rows<ROWS>(static_cast<int>(words - v < ROWS ? words - v : ROWS), [&]<int M>() {
+                for (long left = 0; left < R; left += PANEL) {
+                    Tile<M, COLUMNS> tile{};
+                    multiply<Kind, M, COLUMNS>(tile, at_.depth_h, w + v * at_.depth_h, at_.depth_h, 1,
+                                               mine_ + at_.hidden + left * at_.depth_h, PANEL);
+                    for (int c = 0; c < COLUMNS; c++) {
+                        Floats largest = load(largest_ + left + c * LANES);
+                        for (int m = 0; m < M; m++) {
+                            Floats l = tile.at[m][c] + (task_.bias ? task_.bias[word + v + m] : 0.f);
+                            largest = max(largest, l);
+                            store(raw + (v + m) * R + left + c * LANES, l);
+                        }
+                        store(largest_ + left + c * LANES, largest);
+                    }
+                }
+            });
+        }
+    }
+
+    // The shift follows the largest logit when that has risen by more than SLACK; what was summed relative
+    // to the old one is brought to the new.
+    void move_shift(float* of_chunk) {
+        float *shift = floats(at_.shift), *sums = floats(at_.sums), *dh = floats(at_.dh);
+        for (long r = 0; r < R; r++) {
+            if (largest_[r] > shift[r] + SLACK) {
+                const float factor = std::exp(shift[r] - largest_[r]);
+                shift[r] = largest_[r];
+                sums[r] *= factor;
+                if (task_.dhidden)
+                    for (long k = 0; k < at_.padded_h; k++) dh[r * at_.padded_h + k] *= factor;
+            }
+            of_chunk[r] = shift[r];
+        }
+    }
+
+    // E = exp(raw - shift), S += Σ_v E
+    void exponentiate(const float* raw, uint32_t* exps, long words) {
+        for (long r = 0; r < R; r += LANES) {
+            const Floats shift = load(floats(at_.shift) + r);
+            Floats total = load(floats(at_.sums) + r);
+            if constexpr (DEPTH == 1) {
+                for (long v = 0; v < words; v++) {
+                    Floats e = exp(load(raw + v * R + r) - shift);
+                    store(reinterpret_cast<float*>(exps) + v * R + r, e);
+                    total += e;
+                }
+            } else {
+                auto* halves = reinterpret_cast<uint16_t*>(exps);
+                for (long v = 0; v < words; v += 2) {
+                    Floats e = exp(load(raw + v * R + r) - shift);
+                    Floats next = v + 1 < words ? exp(load(raw + (v + 1) * R + r) - shift) : Floats{};
+                    store_bf16(halves + v * R + r, e);
+                    store_bf16(halves + (v + 1) * R + r, next);  // CHUNK is even: there is room
+                    Words pair = bf16_pair(e, next);
+                    memcpy(mine_ + at_.by_pairs + v / 2 * R + r, &pair, sizeof pair);
+                    total += e + next;
+                }
+            }
+            store(floats(at_.sums) + r, total);
+        }
+    }
+
+    // log Z and f, for all rows; the results of this thread's share of the rows
+    void finish_rows() {
+        float* factor = floats(at_.factor);
+        for (long r = 0; r < R; r++) factor[r] = 0.f;
+        for (long r = 0; r < rows_; r++) {
+            float top = -__builtin_inff();
+            for (int t = 0; t < me_.count; t++) top = std::max(top, theirs(t, at_.shift)[r]);
+            double z = 0;
+            for (int t = 0; t < me_.count; t++)
+                z += static_cast<double>(theirs(t, at_.sums)[r]) * std::exp(theirs(t, at_.shift)[r] - top);
+            log_z_[r] = top + static_cast<float>(std::log(z));
+            if (task_.gradient) factor[r] = task_.gradient[row_ + r] * relative(me_.index, r);
+        }
+        const auto [begin, end] = me_.share(rows_);
+        for (long r = begin; r < end; r++) {
+            const long target = task_.targets[row_ + r];
+            if (task_.nats) task_.nats[row_ + r] = std::max(0.f, log_z_[r] - logit(r, target));
+            if (!task_.gradient || !task_.dhidden) continue;
+            const float g = task_.gradient[row_ + r];
+            const float* w = task_.weight + target * H;
+            float* out = task_.dhidden + (row_ + r) * H;
+            for (long k = 0; k < H; k++) out[k] = -g * w[k];  // dl = g (P - [v = target])
+            for (int t = 0; t < me_.count; t++) {
+                const float f = g * relative(t, r);
+                const float* dh = theirs(t, at_.dh) + r * at_.padded_h;
+                for (long k = 0; k < H; k++) out[k] += f * dh[k];
+            }
+        }
+    }
+
+    // dW += E (f h), db += Σ_r E f; then what the targets take away, in the order of the rows
+    void second_pass() {
+        const float* hidden = task_.hidden + row_ * H;
+        const bool add = row_ > 0;
+        const float* packed_for = nullptr;  // the shift that `scaled` is made for
+        alignas(64) float f[MOST_ROWS];
+        for (long word = share_.begin, chunk = 0; word < share_.end; word += CHUNK, chunk++) {
+            const long words = share_.end - word < CHUNK ? share_.end - word : CHUNK;
+            const float* shift = floats(at_.shifts) + chunk * R;
+            if (!packed_for || memcmp(packed_for, shift, static_cast<size_t>(R) * sizeof *shift) != 0) {
+                packed_for = shift;
+                for (long r = 0; r < R; r++)  // exp(shift - now) of an older shift is at most 1
+                    f[r] = floats(at_.factor)[r] *
+                           (shift[r] == floats(at_.shift)[r] ? 1.f : std::exp(shift[r] - floats(at_.shift)[r]));
+                if (task_.dweight) pack_scaled<Kind>(mine_ + at_.scaled, hidden, f, rows_, H, R);
+            }
+            const uint32_t* e = mine_ + at_.exps + chunk * CHUNK * at_.depth_r;
+            if (task_.dweight)
+                for_panels(H, [&]<int C, bool PARTIAL>(long column, int last) {
+                    product<Kind, C, PARTIAL>(task_.dweight + word * H + column, H, words, add, at_.depth_r, e,
+                                              at_.depth_r, 1, mine_ + at_.scaled + column * at_.depth_r, PANEL, last);
+                });
+            for (long v = 0; task_.dbias && v < words; v++) {
+                Floats total{};
+                for (long r = 0; r < R; r += LANES) {
+                    if constexpr (DEPTH == 1)
+                        total += load(reinterpret_cast<const float*>(e) + v * R + r) * load(f + r);
+                    else total += load_bf16(reinterpret_cast<const uint16_t*>(e) + v * R + r) * load(f + r);
+                }
+                task_.dbias[word + v] = (add ? task_.dbias[word + v] : 0.f) + sum(total);
+            }
+        }
+        for (long r = 0; r < rows_; r++) {
+            const long target = task_.targets[row_ + r];
+            if (target < share_.begin || target >= share_.end) continue;
+            const float g = task_.gradient[row_ + r];
+            if (task_.dbias) task_.dbias[target] -= g;
+            if (!task_.dweight) continue;
+            for (long k = 0; k < H; k++) task_.dweight[target * H + k] -= g * hidden[r * H + k];
+        }
+    }
+
+    // W[target] · h[r] + b[target], rounded as the products are
+    float logit(long r, long target) const {
+        const float *h = task_.hidden + (row_ + r) * H, *w = task_.weight + target * H;
+        Floats total{};
+        for (long k = 0; k < H; k += LANES) {
+            const int lanes = static_cast<int>(H - k < LANES ? H - k : LANES);
+            total += rounded(load_first(h + k, lanes)) * rounded(load_first(w + k, lanes));
+        }
+        return sum(total) + (task_.bias ? task_.bias[target] : 0.f);
+    }
+
+    static Floats rounded(Floats x) {
+        if constexpr (DEPTH == 1) return x;
+        Words bits = bf16_bits(x) << 16;
+        return load_as<Floats>(&bits);
+    }
+
+    float* floats(long at) const { return reinterpret_cast<float*>(mine_ + at); }
+    const float* theirs(int thread, long at) const {
+        return reinterpret_cast<const float*>(all_ + thread * at_.total + at);
+    }
+    // thread t's E is P times this
+    float relative(int t, long r) const { return std::exp(theirs(t, at_.shift)[r] - log_z_[r]); }
+
+    const OutputTask& task_;
+    const Layout<Kind>& at_;
+    uint32_t *all_, *mine_;
+    const Member& me_;
+    const Member::Share share_;
+    const long H, R;
+    const uint32_t *weight_ = nullptr, *weight_b_ = nullptr;  // this thread's words as `a` and as `b` of a product
+    long row_ = 0, rows_ = 0;
+    alignas(64) float largest_[MOST_ROWS];
+    float log_z_[MOST_ROWS];
+};
+
+template <class Kind> void run(const OutputTask& task) {
+    const long R = task.rows <= PANEL ? PANEL : MOST_ROWS;
+    const long grains = (task.vocabulary_size + GRAIN - 1) / GRAIN;
+    const int threads = static_cast<int>(std::min<long>(std::max(task.threads, 1), grains));
+    auto layout = [&](int count) {  // the largest share of a team of `count`
+        return Layout<Kind>(task, R, std::min((grains + count - 1) / count * GRAIN, task.vocabulary_size));
+    };
+    long words = 0;  // the team may turn out smaller than asked for, and its shares larger
+    for (int count = 1; count <= threads; count++) words = std::max(words, count * layout(count).total);
+    Workspace scratch(static_cast<size_t>(words) * 4);
+    parallel(threads, [&](const Member& me) {
+        const Layout<Kind> at = layout(me.count);
+        Worker<Kind>(task, at, scratch.as<uint32_t>(), me).run();
+    });
+}
+
+}  // namespace
+
+void output_nats(const OutputTask& task) { task.bf16 ? run<Bf16>(task) : run<Fp32>(task); }
+
+}  // namespace elman::ELMAN_ISA

@@ -1,0 +1,18 @@
+// The table of one instruction set; compiled once for each, as the kernels are.
+#include "kernels.hpp"
+#include "vectors.hpp"
+
+#define ELMAN_STRING_OF(x) #x
+#define ELMAN_STRING(x) ELMAN_STRING_OF(x)
+
+namespace elman::ELMAN_ISA {
+
+void output_nats(const OutputTask& task);
+
+extern const Kernels table;
+const Kernels table{
+    ELMAN_STRING(ELMAN_ISA),
+    {output_nats},
+};
+
+}  // namespace elman::ELMAN_ISA

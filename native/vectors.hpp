@@ -1,0 +1,140 @@
+// Vectors of one instruction set: the only file that knows lane counts, masks and intrinsics.
+//
+// Every kernel source is compiled once per instruction set (CMakeLists.txt) inside its own namespace,
+// elman::portable, elman::avx2, elman::avx512: the same text, other lanes. What is not written with
+// GCC's vector extension (which also gives NEON) is one `#if` below.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#ifndef ELMAN_ISA
+#define ELMAN_ISA portable
+#endif
+
+#define ELMAN_INLINE static inline __attribute__((always_inline))
+
+namespace elman::ELMAN_ISA {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16, REGISTERS = 32;
+#elif defined(__AVX2__)
+constexpr int LANES = 8, REGISTERS = 16;
+#elif defined(__aarch64__)
+constexpr int LANES = 4, REGISTERS = 32;
+#else
+constexpr int LANES = 4, REGISTERS = 16;
+#endif
+
+typedef float Floats __attribute__((vector_size(4 * LANES)));
+typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
+typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
+
+constexpr long round_up(long n, long to) { return (n + to - 1) / to * to; }
+
+ELMAN_INLINE Floats broadcast(float x) { return x - Floats{}; }
+ELMAN_INLINE Ints broadcast_int(int32_t x) { return x - Ints{}; }
+ELMAN_INLINE Words broadcast_word(uint32_t x) { return x - Words{}; }
+
+template <class V> ELMAN_INLINE V load_as(const void* from) {
+    V v;
+    memcpy(&v, from, sizeof v);
+    return v;
+}
+ELMAN_INLINE Floats load(const float* from) { return load_as<Floats>(from); }
+ELMAN_INLINE void store(float* to, Floats v) { memcpy(to, &v, sizeof v); }
+
+// The first n of LANES (0 <= n <= LANES); the other lanes are 0 and are neither read nor written.
+#if defined(__AVX512F__)
+ELMAN_INLINE __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
+ELMAN_INLINE Floats load_first(const float* from, int n) { return Floats(_mm512_maskz_loadu_ps(first(n), from)); }
+ELMAN_INLINE void store_first(float* to, Floats v, int n) { _mm512_mask_storeu_ps(to, first(n), __m512(v)); }
+#else
+ELMAN_INLINE Floats load_first(const float* from, int n) {
+    Floats v{};
+    for (int lane = 0; lane < n; lane++) v[lane] = from[lane];
+    return v;
+}
+ELMAN_INLINE void store_first(float* to, Floats v, int n) {
+    for (int lane = 0; lane < n; lane++) to[lane] = v[lane];
+}
+#endif
+
+ELMAN_INLINE Floats max(Floats a, Floats b) { return a > b ? a : b; }
+ELMAN_INLINE Floats min(Floats a, Floats b) { return a < b ? a : b; }
+
+ELMAN_INLINE float sum(Floats v) {
+    float total = 0;
+    for (int lane = 0; lane < LANES; lane++) total += v[lane];
+    return total;
+}
+
+// x = k ln 2 + r with |r| <= ln 2 / 2; exp(x) = 2^k exp(r), exp(r) by its Taylor series to r^7 / 7!, whose
+// remainder there is 6e-9 of the value. ln 2 is subtracted in two parts (Cody & Waite 1980).
+// Relative error below 2 ulp on [-87.3, 88]; below that 0 (no denormals), above it +inf; NaN stays NaN.
+ELMAN_INLINE Floats exp(Floats x) {
+    const Floats rounding = broadcast(12582912.f);  // 1.5 * 2^23: adding it leaves the nearest integer
+    Floats inside = min(max(x, broadcast(-87.3f)), broadcast(88.3f));
+    Floats k = (inside * 1.44269504f + rounding) - rounding;
+    Floats r = inside - k * 0.693145752f;
+    r = r - k * 1.42860677e-6f;
+    Floats y = broadcast(1.f / 5040);
+    y = y * r + 1.f / 720;
+    y = y * r + 1.f / 120;
+    y = y * r + 1.f / 24;
+    y = y * r + 1.f / 6;
+    y = y * r + .5f;
+    y = y * r + 1.f;
+    y = y * r + 1.f;
+    Ints power = (__builtin_convertvector(k, Ints) + 127) << 23;
+    y = y * load_as<Floats>(&power);
+    y = x < -87.3f ? Floats{} : y;
+    return x > 88.3f ? broadcast(__builtin_inff()) : x != x ? x : y;
+}
+
+// 1 / (1 + exp(-x)), without overflow: exp(-|x|) <= 1
+ELMAN_INLINE Floats sigmoid(Floats x) {
+    Floats e = exp(x < 0.f ? x : -x);
+    Floats y = 1.f / (1.f + e);
+    return x < 0.f ? e * y : y;
+}
+
+// Near 0, where 1 - e cancels, x (1 + x^2 p(x^2)) instead, p the series of tanh to x^9.
+ELMAN_INLINE Floats tanh(Floats x) {
+    Floats size = x < 0.f ? -x : x;
+    Floats e = exp(-2.f * size);
+    Floats far = (1.f - e) / (1.f + e);
+    far = x < 0.f ? -far : far;
+    Floats s = x * x;
+    Floats p = broadcast(62.f / 2835);
+    p = p * s - 17.f / 315;
+    p = p * s + 2.f / 15;
+    p = p * s - 1.f / 3;
+    return size < .25f ? x + x * s * p : far;
+}
+
+// bfloat16: the upper half of a float32, rounded to nearest, ties to even; NaN stays NaN.
+ELMAN_INLINE Words bf16_bits(Floats x) {  // in the lower half of each word
+    Words bits = load_as<Words>(&x);
+    Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    return x != x ? (bits >> 16) | 0x40u : rounded;
+}
+// Two consecutive k in one word, `low` the first of them.
+ELMAN_INLINE Words bf16_pair(Floats low, Floats high) { return bf16_bits(low) | bf16_bits(high) << 16; }
+
+ELMAN_INLINE void store_bf16(uint16_t* to, Floats v) {
+    typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
+    Halves halves = __builtin_convertvector(bf16_bits(v), Halves);
+    memcpy(to, &halves, sizeof halves);
+}
+ELMAN_INLINE Floats load_bf16(const uint16_t* from) {
+    typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
+    Words wide = __builtin_convertvector(load_as<Halves>(from), Words) << 16;
+    return load_as<Floats>(&wide);
+}
+
+}  // namespace elman::ELMAN_ISA

@@ -1,0 +1,96 @@
+#include "workspace.hpp"
+
+#include <cstdint>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+#include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace elman {
+
+namespace {
+
+constexpr size_t HUGE_PAGE = size_t{1} << 21;
+constexpr size_t MOST_KEPT = 8;
+
+struct Block {
+    void* data;
+    size_t bytes;
+};
+
+std::mutex mutex;
+std::vector<Block>& kept() {
+    static auto* blocks = new std::vector<Block>;  // never destroyed: threads may outlive static objects
+    return *blocks;
+}
+
+Block allocate(size_t bytes) {
+    size_t unit = bytes >= HUGE_PAGE ? HUGE_PAGE : 4096;
+    bytes = (bytes + unit - 1) / unit * unit;
+    void* data = std::aligned_alloc(unit, bytes);
+    if (!data) throw std::bad_alloc();
+#if defined(__linux__)
+    if (unit == HUGE_PAGE) madvise(data, bytes, MADV_HUGEPAGE);  // advice: refusal changes nothing but speed
+#endif
+    return {data, bytes};
+}
+
+// The smallest kept block that is large enough and not four times too large.
+Block take(size_t bytes) {
+    std::lock_guard lock(mutex);
+    auto& blocks = kept();
+    size_t best = blocks.size();
+    for (size_t i = 0; i < blocks.size(); i++) {
+        bool fits = blocks[i].bytes >= bytes && blocks[i].bytes / 4 <= bytes + 4096;
+        if (fits && (best == blocks.size() || blocks[i].bytes < blocks[best].bytes)) best = i;
+    }
+    if (best == blocks.size()) return {nullptr, 0};
+    Block block = blocks[best];
+    blocks[best] = blocks.back();
+    blocks.pop_back();
+    return block;
+}
+
+}  // namespace
+
+Workspace::Workspace(size_t bytes) {
+    Block block = take(bytes);
+    if (!block.data) block = allocate(bytes ? bytes : 1);
+    data_ = block.data;
+    bytes_ = block.bytes;
+}
+
+Workspace::~Workspace() {
+    void* unwanted = data_;
+    {
+        std::lock_guard lock(mutex);
+        auto& blocks = kept();
+        if (blocks.capacity() == 0) blocks.reserve(MOST_KEPT + 1);
+        if (blocks.size() < MOST_KEPT) {
+            blocks.push_back({data_, bytes_});
+            unwanted = nullptr;
+        } else {  // the oldest goes
+            unwanted = blocks.front().data;
+            blocks.erase(blocks.begin());
+            blocks.push_back({data_, bytes_});
+        }
+    }
+    std::free(unwanted);
+}
+
+size_t release_workspaces() {
+    std::lock_guard lock(mutex);
+    size_t bytes = 0;
+    for (auto& block : kept()) {
+        bytes += block.bytes;
+        std::free(block.data);
+    }
+    kept().clear();
+    return bytes;
+}
+
+}  // namespace elman
