@@ -1,0 +1,57 @@
+// sigmoid and tanh as the gates need them: five a unit and step, so one exponential and no branch or division each.
+#pragma once
+
+#include "vectors.hpp"
+
+namespace elman::ELMAN_ISA {
+
+// 1 / x, x in the normal range; NaN stays NaN. 14 bits and one step of Newton, r (2 - x r): relative error 2^-23.
+ELMAN_INLINE Floats reciprocal(Floats x) {
+#if defined(__AVX512F__)
+    Floats r = Floats(_mm512_maskz_rcp14_ps(0xffff, __m512(x)));
+    return r + r * (1.f - x * r);
+#else
+    return 1.f / x;
+#endif
+}
+
+// exp(x) = 2^k (1 + p): x = k ln 2 + r as in vectors.hpp, p = exp(r) - 1 by its series, exact near 0.
+struct Exponential {
+    Floats power, p;
+};
+ELMAN_INLINE Exponential exponential(Floats x) {
+    const Floats rounding = broadcast(12582912.f);
+    Floats k = (x * 1.44269504f + rounding) - rounding;
+    Floats r = x - k * 0.693145752f;
+    r = r - k * 1.42860677e-6f;
+    Floats y = broadcast(1.f / 5040);
+    y = y * r + 1.f / 720;
+    y = y * r + 1.f / 120;
+    y = y * r + 1.f / 24;
+    y = y * r + 1.f / 6;
+    y = y * r + .5f;
+    y = y * r + 1.f;
+    Ints power = (__builtin_convertvector(k, Ints) + 127) << 23;
+    return {load_as<Floats>(&power), y * r};
+}
+
+// The bound is what the comparison takes when x is NaN's opposite: NaN > bound is false, and NaN stays.
+ELMAN_INLINE Floats between(Floats x, float low, float high) {
+    x = x < low ? broadcast(low) : x;
+    return x > high ? broadcast(high) : x;
+}
+
+// 1 / (1 + exp(-x))
+ELMAN_INLINE Floats gate(Floats x) {
+    Exponential e = exponential(between(-x, -87.f, 87.f));
+    return reciprocal(1.f + e.power + e.power * e.p);
+}
+
+// (e - 1) / (e + 1), e = exp(2 x), with e - 1 = (2^k - 1) + 2^k p free of cancellation
+ELMAN_INLINE Floats squash(Floats x) {
+    Exponential e = exponential(between(2.f * x, -20.f, 20.f));  // tanh(10) is 1 in float32
+    Floats difference = (e.power - 1.f) + e.power * e.p;
+    return difference * reciprocal(difference + 2.f);
+}
+
+}  // namespace elman::ELMAN_ISA

@@ -1,0 +1,40 @@
+// The GRU, reset after the product, on LANES units of one row; the equations are those of src/elman/cells/gru.py.
+#pragma once
+
+#include "gates.hpp"
+
+namespace elman::ELMAN_ISA {
+
+struct Gru {
+    static constexpr int GATES = 3, SLOTS = 4;  // r, z, n from x, and n from h: the reset gate comes between
+    static constexpr int FROM_X[] = {0, 1, 2}, FROM_H[] = {0, 1, 3};
+    static constexpr bool CELL = false, DIRECT = true;
+
+    // a: the sums of the slots, `slot` floats apart, replaced by r, z, n and h_n. Returns h.
+    ELMAN_INLINE Floats forward(float* a, long slot, Floats h_prev, Floats&, Floats&) {
+        Floats r = gate(load(a));         // r = sigmoid(x_r + h_r)
+        Floats z = gate(load(a + slot));  // z = sigmoid(x_z + h_z)
+        Floats h_n = load(a + 3 * slot);
+        Floats n = squash(load(a + 2 * slot) + r * h_n);  // n = tanh(x_n + r * h_n)
+        store(a, r), store(a + slot, z), store(a + 2 * slot, n);
+        return (1.f - z) * n + z * h_prev;  // h = (1 - z) * n + z * h_prev
+    }
+
+    // da [SLOTS]: of the sums; direct: of h_prev, but for what comes through the sums.
+    ELMAN_INLINE void backward(const float* a, long slot, Floats h_prev, Floats, Floats, Floats dh, Floats&, Floats* da,
+                               Floats& direct) {
+        const Floats r = load(a), z = load(a + slot), n = load(a + 2 * slot), h_n = load(a + 3 * slot);
+        // forward: h = (1 - z) * n + z * h_prev
+        const Floats dn = dh * (1.f - z), dz = dh * (h_prev - n);
+        direct = dh * z;
+        // forward: n = tanh(x_n + r * h_n)
+        da[2] = dn * (1.f - n * n);
+        da[3] = da[2] * r;
+        const Floats dr = da[2] * h_n;
+        // forward: r = sigmoid(x_r + h_r), z = sigmoid(x_z + h_z)
+        da[0] = dr * r * (1.f - r);
+        da[1] = dz * z * (1.f - z);
+    }
+};
+
+}  // namespace elman::ELMAN_ISA

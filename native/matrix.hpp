@@ -1,0 +1,197 @@
+// Matrix products of the recurrent layers, for one thread: packing, and rows × one panel of columns.
+//
+// Every right-hand matrix is packed once per window into panels of COLUMNS vectors, the last panel one vector
+// where their number is odd: [panel][word of k][columns], missing columns and k zero. A panel is then one run of
+// memory, needs no mask, and is what a thread keeps in its cache: 650 × 2 × 16 × 4 = 83 kB for H = 650.
+#pragma once
+
+#include "tile.hpp"
+
+namespace elman::ELMAN_ISA {
+
+constexpr long vectors_of(long n) { return (n + LANES - 1) / LANES; }
+constexpr long columns_at(long vector, long vectors) { return vectors - vector >= COLUMNS ? COLUMNS : 1; }
+template <class Kind> constexpr long words_of(long n) { return (n + Kind::DEPTH - 1) / Kind::DEPTH; }
+
+// Rows at an odd multiple of 64 bytes: at a multiple of 4 KiB a tile's 13 rows would share the 12 ways of one set
+// of the first-level cache.
+constexpr long stride_of(long floats) {
+    const long lines = (floats + 15) / 16;
+    return (lines | 1) * 16;
+}
+
+// The left-hand side: a(r, k) = at[r · row + segment[s] + k · step], k = 0 … depth - 1 of segment 0, then of 1, …
+struct Left {
+    const uint32_t* at;
+    long row, step, depth;
+    int segments = 1;
+    long segment[4] = {0, 0, 0, 0};
+};
+
+// With fewer than four rows the latency of a sum would be the speed: k is dealt to four partial sums.
+template <class Kind, int R, int C>
+ELMAN_INLINE void multiply_few(Tile<R, C>& acc, long K, const uint32_t* a, long a_row, long a_k, const uint32_t* b) {
+    constexpr int PARTS = 4;
+    Tile<R, C> part[PARTS - 1]{};
+    long k = 0;
+    for (; k + PARTS <= K; k += PARTS, a += PARTS * a_k, b += PARTS * C * LANES) {
+#pragma GCC unroll 4
+        for (int p = 0; p < PARTS; p++) {
+            Tile<R, C>& into = p ? part[p - 1] : acc;
+#pragma GCC unroll 4
+            for (int r = 0; r < R; r++) {
+#pragma GCC unroll 2
+                for (int c = 0; c < C; c++)
+                    into.at[r][c] = Kind::multiply_add(into.at[r][c], a[r * a_row + p * a_k],
+                                                       load_as<Words>(b + (p * C + c) * LANES));
+            }
+        }
+    }
+    if (k < K) multiply<Kind, R, C>(acc, K - k, a, a_row, a_k, b, C * LANES);
+#pragma GCC unroll 4
+    for (int p = 0; p < PARTS - 1; p++)
+        for (int r = 0; r < R; r++)
+            for (int c = 0; c < C; c++) acc.at[r][c] += part[p].at[r][c];
+}
+
+// to[r][·] = from[r][·] + Σ_k a(r, k) b[k][·], C vectors wide, of whose last only `last` lanes exist in `to` and
+// `from`. from null: zeros; from_row 0: the same for each row; from may be `to`.
+template <class Kind, int C, int R>
+void tile_product(float* to, long to_row, const float* from, long from_row, const Left& a, const uint32_t* b,
+                  int last) {
+    Tile<R, C> tile{};
+    if (from) {
+        for (int r = 0; r < R; r++)
+            for (int c = 0; c < C; c++) {
+                const float* at = from + r * from_row + c * LANES;
+                tile.at[r][c] = c == C - 1 && last < LANES ? load_first(at, last) : load(at);
+            }
+    }
+    for (int s = 0; s < a.segments; s++, b += a.depth * C * LANES) {
+        if constexpr (R < 4) multiply_few<Kind, R, C>(tile, a.depth, a.at + a.segment[s], a.row, a.step, b);
+        else multiply<Kind, R, C>(tile, a.depth, a.at + a.segment[s], a.row, a.step, b, C * LANES);
+    }
+    for (int r = 0; r < R; r++)
+        for (int c = 0; c < C; c++) {
+            float* at = to + r * to_row + c * LANES;
+            if (c == C - 1 && last < LANES) store_first(at, tile.at[r][c], last);
+            else store(at, tile.at[r][c]);
+        }
+}
+
+// The same for any number of rows, in tiles of nearly equal height.
+template <class Kind, int C>
+void panel_product(float* to, long to_row, const float* from, long from_row, long rows, Left a, const uint32_t* b,
+                   int last = LANES) {
+    const long tiles = (rows + ROWS - 1) / ROWS;
+    const uint32_t* at = a.at;
+    for (long tile = 0; tile < tiles; tile++) {
+        const long r = rows * tile / tiles, end = rows * (tile + 1) / tiles;
+        a.at = at + r * a.row;
+        with_rows<ROWS>(static_cast<int>(end - r), [&]<int R>() {
+            tile_product<Kind, C, R>(to + r * to_row, to_row, from ? from + r * from_row : nullptr, from_row, a, b,
+                                     last);
+        });
+    }
+}
+
+template <class Kind>
+void panel_product(long columns, float* to, long to_row, const float* from, long from_row, long rows, const Left& a,
+                   const uint32_t* b, int last = LANES) {
+    if (columns == 1) panel_product<Kind, 1>(to, to_row, from, from_row, rows, a, b, last);
+    else panel_product<Kind, 2>(to, to_row, from, from_row, rows, a, b, last);
+}
+
+// LANES words of a row of n floats, from word w on; zero beyond the end
+template <class Kind> ELMAN_INLINE Words load_words(const float* row, long w, long n) {
+    auto some = [&](long k) {
+        const long left = n - k;
+        return left >= LANES ? load(row + k) : left > 0 ? load_first(row + k, static_cast<int>(left)) : Floats{};
+    };
+    if constexpr (Kind::DEPTH == 1) {
+        Floats values = some(w);
+        return load_as<Words>(&values);
+    } else {
+        alignas(64) uint16_t halves[2 * LANES];
+        store_bf16(halves, some(2 * w));
+        store_bf16(halves + LANES, some(2 * w + LANES));
+        return load_as<Words>(halves);
+    }
+}
+
+// One stage of a transposition: of each two rows `S` apart, the off-diagonal halves of 2 S lanes change places.
+template <int S> ELMAN_INLINE void transpose(Words (&v)[LANES]) {
+    Ints low{}, high{};
+#pragma GCC unroll 16
+    for (int lane = 0; lane < LANES; lane++) {
+        low[lane] = lane & S ? LANES + (lane ^ S) : lane;
+        high[lane] = lane & S ? LANES + lane : lane ^ S;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++) {
+        if (i & S) continue;
+        Words a = v[i], b = v[i + S];
+        v[i] = __builtin_shuffle(a, b, low);
+        v[i + S] = __builtin_shuffle(a, b, high);
+    }
+    if constexpr (S > 1) transpose<S / 2>(v);
+}
+
+// from [n, K], n <= columns · LANES -> to [word of k][columns · LANES], column = row of `from`: its transpose
+template <class Kind> void pack_columns(uint32_t* to, long columns, const float* from, long n, long K) {
+    const long depth = words_of<Kind>(K);
+    for (long left = 0; left < columns * LANES; left += LANES)
+        for (long w = 0; w < depth; w += LANES) {
+            Words v[LANES];
+            for (long i = 0; i < LANES; i++) v[i] = left + i < n ? load_words<Kind>(from + (left + i) * K, w, K) : Words{};
+            transpose<LANES / 2>(v);
+            for (long i = 0; i < LANES && w + i < depth; i++)
+                memcpy(to + (w + i) * columns * LANES + left, &v[i], sizeof v[i]);
+        }
+}
+
+// from [K rows, `from_row` apart; n columns] -> to [word of k][columns · LANES]
+template <class Kind>
+void pack_rows(uint32_t* to, long columns, const float* from, long from_row, long n, long K) {
+    for (long w = 0; w < words_of<Kind>(K); w++)
+        for (long c = 0; c < columns; c++, to += LANES) {
+            const long left = n - c * LANES;
+            auto row = [&](long k) {
+                const float* at = from + k * from_row + c * LANES;
+                return k >= K ? Floats{} : left >= LANES ? load(at) : load_first(at, static_cast<int>(left));
+            };
+            Words words;
+            if constexpr (Kind::DEPTH == 1) {
+                Floats values = row(w);
+                words = load_as<Words>(&values);
+            } else {
+                words = bf16_pair(row(2 * w), row(2 * w + 1));
+            }
+            memcpy(to, &words, sizeof words);
+        }
+}
+
+// from [K rows, `from_row` apart], ROWS columns of it (LANES may be read and written beyond) -> to [word][ROWS], as
+// the tile reads its left-hand side; sums[column] = Σ_k
+template <class Kind> void pack_left(uint32_t* to, const float* from, long from_row, long K, float* sums) {
+    constexpr int VECTORS = (ROWS + LANES - 1) / LANES;
+    Floats total[VECTORS]{};
+    for (long w = 0; w < words_of<Kind>(K); w++, to += ROWS) {
+        const float* row = from + w * Kind::DEPTH * from_row;
+#pragma GCC unroll 4
+        for (int c = 0; c < VECTORS; c++) {  // what is written beyond ROWS, the next word overwrites
+            Floats values = load(row + c * LANES);
+            total[c] += values;
+            Words words = load_as<Words>(&values);
+            if constexpr (Kind::DEPTH == 2) {
+                Floats next = 2 * w + 1 < K ? load(row + from_row + c * LANES) : Floats{};
+                total[c] += next;
+                words = bf16_pair(values, next);
+            }
+            memcpy(to + c * LANES, &words, sizeof words);
+        }
+    }
+    for (int c = 0; c < VECTORS; c++) store(sums + c * LANES, total[c]);
+}
+
+}  // namespace elman::ELMAN_ISA

@@ -1,0 +1,233 @@
+// A recurrent layer forward (recurrence.hpp), one source for every instruction set and cell.
+//
+//   once        W and U packed by units:  [block][gate][k][units], the bias likewise
+//   by chunks   gates = b + x W, all rows of some steps in one product
+//   by steps    gates += h' U, then the gates' functions on the tile while it is in the first-level cache
+//
+// One buffer, `gates`, takes the sums and keeps what the functions make of them: what backward needs. A row of it is
+// [block][slot][units]. h' of every row is kept too: it is the left-hand side of the step's product and, in
+// backward, the right-hand side of U's gradient.
+//
+// Caches, for an LSTM with H = D = 200, B = 20, two threads: each thread's half of U is 320 kB and of W another
+// (second level); h' 17 kB and the tile it works on, 20 × 4 × 32 × 4 = 10 kB, first level. With H = 650 half of U is
+// 3.4 MB, which comes from the third level at every step, 83 kB a panel, and is used for all rows of the batch.
+#include "recurrence.hpp"
+
+#include "recurrence_plan.hpp"
+
+namespace elman::ELMAN_ISA {
+
+namespace {
+
+constexpr long CHUNK_FLOATS = 1 << 17;  // of gates, a thread: half a megabyte between product and step
+constexpr long CHUNK_ROWS = 8 * ROWS;   // at least, or the weights are read for too few rows
+
+template <class C, class Kind> class Forward {
+    static constexpr bool CONVERT = Kind::DEPTH > 1;
+
+  public:
+    explicit Forward(const RecurrenceForward& task)
+        : task_(task), plan_(task.shape), depth_x_(words_of<Kind>(plan_.D)), depth_h_(words_of<Kind>(plan_.H)),
+          threads_(worthwhile_threads(task.shape, C::GATES)) {
+        chunk_rows_ = CHUNK_FLOATS * threads_ / plan_.gates_row;
+        chunk_rows_ = chunk_rows_ < CHUNK_ROWS ? CHUNK_ROWS : chunk_rows_;
+        copy_x_ = CONVERT || plan_.D % 512 == 0;  // see stride_of
+        x_row_ = copy_x_ ? stride_of(depth_x_) : depth_x_;
+        h_row_ = CONVERT ? stride_of(plan_.padded / 2) : plan_.state_row;
+
+        const long panels = plan_.padded * C::GATES;
+        w_ = parts_.add(panels * depth_x_);
+        u_ = parts_.add(panels * depth_h_);
+        bias_ = parts_.add(plan_.padded * C::SLOTS);
+        x_ = parts_.add(copy_x_ ? plan_.N * x_row_ : 0);
+        h_ = parts_.add(CONVERT ? plan_.N * h_row_ : 0);
+        saved_ = parts_.add(task.saved ? 0 : chunk_saved());
+    }
+
+    void run() {
+        Workspace workspace(parts_.bytes());
+        base_ = workspace.as<float>();
+        gates_ = task_.saved ? task_.saved : base_ + saved_;
+        states_ = task_.saved ? task_.saved + plan_.h_prev : gates_ + most_chunk_ * plan_.gates_row;
+        parallel(threads_, [&](const Member& me) { member(me); });
+    }
+
+  private:
+    // With nothing to keep there is one chunk of gates; the states of all rows stay, they are small.
+    long chunk_saved() {
+        most_chunk_ = chunk_rows_ + plan_.B;
+        if (most_chunk_ > plan_.N) most_chunk_ = plan_.N;
+        return most_chunk_ * plan_.gates_row + (C::CELL ? 3 : 1) * plan_.N * plan_.state_row;
+    }
+
+    uint32_t* words(long part) const { return reinterpret_cast<uint32_t*>(base_ + part); }
+    float* h_prev(long row) const { return states_ + row * plan_.state_row; }
+    float* c_prev(long row) const { return states_ + (plan_.N + row) * plan_.state_row; }
+    float* tanh_c(long row) const { return states_ + (2 * plan_.N + row) * plan_.state_row; }
+    // gates of one block: C::SLOTS runs of columns · LANES
+    float* gates(long row, long vector) const {
+        return gates_ + (row - gates_from_) * plan_.gates_row + vector * C::SLOTS * LANES;
+    }
+
+    void member(const Member& me) {
+        prepare(me);
+        me.wait();
+        for (long s = 0; s < plan_.T;) {
+            long end = s, rows = 0;
+            while (end < plan_.T && rows < chunk_rows_) rows += plan_.rows_at(end++);
+            const Step& first = plan_.steps[static_cast<size_t>(task_.shape.reverse ? end - 1 : s)];
+            if (!task_.saved) {
+                if (me.index == 0) gates_from_ = first.row;
+                me.wait();
+            }
+            from_x(me, first.row, rows);
+            me.wait();
+            for (; s < end; s++) {
+                step(me, s);
+                me.wait();
+            }
+        }
+    }
+
+    void prepare(const Member& me) {
+        const auto [begin, end] = me.share((plan_.vectors + COLUMNS - 1) / COLUMNS * C::GATES);
+        for (long item = begin; item < end; item++) {
+            const long vector = item / C::GATES * COLUMNS, gate = item % C::GATES, unit = vector * LANES;
+            const long columns = columns_at(vector, plan_.vectors), left = plan_.H - unit;
+            const long units = left < columns * LANES ? left : columns * LANES, row = gate * plan_.H + unit;
+            pack_columns<Kind>(panel(w_, depth_x_, vector, gate, columns), columns,
+                               task_.weights.weight_ih + row * plan_.D, units, plan_.D);
+            pack_columns<Kind>(panel(u_, depth_h_, vector, gate, columns), columns,
+                               task_.weights.weight_hh + row * plan_.H, units, plan_.H);
+            pack_bias(vector, gate, columns, units, row);
+        }
+        if (copy_x_) convert_rows<Kind>(words(x_), x_row_, task_.x, plan_.N, plan_.D, me);
+        // rows that join at a step come with their first state
+        long joined = 0;
+        for (const Step& step : plan_.steps) {
+            for (; joined < step.rows; joined++)
+                if (joined % me.count == me.index) first_state(step.row + joined, joined);
+        }
+    }
+
+    uint32_t* panel(long part, long depth, long vector, long gate, long columns) const {
+        return words(part) + (vector * C::GATES + gate * columns) * LANES * depth;
+    }
+
+    // a = W x + b + U h_prev + c: both biases enter at once, but where the reset gate stands between them
+    void pack_bias(long vector, long gate, long columns, long units, long row) {
+        const float *b = task_.weights.bias_ih, *c = task_.weights.bias_hh;
+        float* from_x = base_ + bias_ + (vector * C::SLOTS + C::FROM_X[gate] * columns) * LANES;
+        float* from_h = base_ + bias_ + (vector * C::SLOTS + C::FROM_H[gate] * columns) * LANES;
+        for (long u = 0; u < columns * LANES; u++) {
+            const bool there = b && u < units;
+            from_x[u] = there ? b[row + u] : 0.f;
+            from_h[u] = (from_h == from_x ? from_x[u] : 0.f) + (there ? c[row + u] : 0.f);
+        }
+    }
+
+    void first_state(long row, long b) {
+        copy_padded(h_prev(row), task_.h_first + b * plan_.H, plan_.H);
+        if constexpr (C::CELL) copy_padded(c_prev(row), task_.c_first + b * plan_.H, plan_.H);
+        if constexpr (CONVERT) {
+            auto* to = reinterpret_cast<uint16_t*>(words(h_) + row * h_row_);
+            for (long u = 0; u < plan_.padded; u += LANES) store_bf16(to + u, load(h_prev(row) + u));
+        }
+    }
+
+    // gates = b + W x for `rows` rows from `first` on
+    void from_x(const Member& me, long first, long rows) {
+        Left x{copy_x_ ? words(x_) : reinterpret_cast<const uint32_t*>(task_.x), x_row_, 1, depth_x_};
+        const uint32_t* all = x.at + first * x_row_;
+        for_blocks(me, plan_.vectors, rows, [&](long vector, long columns, long from, long to) {
+            const float* bias = base_ + bias_ + vector * C::SLOTS * LANES;
+            x.at = all + from * x_row_;
+            for (int gate = 0; gate < C::GATES; gate++) {
+                const long at = C::FROM_X[gate] * columns * LANES;
+                panel_product<Kind>(columns, gates(first + from, vector) + at, plan_.gates_row, bias + at, 0, to - from,
+                                    x, panel(w_, depth_x_, vector, gate, columns));
+            }
+            if constexpr (C::SLOTS > C::GATES) {  // what comes from h alone starts with its bias
+                const long at = C::FROM_H[C::GATES - 1] * columns * LANES;
+                for (long r = from; r < to; r++)
+                    for (long u = 0; u < columns * LANES; u += LANES)
+                        store(gates(first + r, vector) + at + u, load(bias + at + u));
+            }
+        });
+    }
+
+    // gates += U h_prev, then the cell
+    void step(const Member& me, long s) {
+        const Step now = plan_.steps[static_cast<size_t>(s)];
+        Left h{nullptr, h_row_, 1, depth_h_};
+        const uint32_t* all = CONVERT ? words(h_) : reinterpret_cast<const uint32_t*>(states_);
+        for_blocks(me, plan_.vectors, now.rows, [&](long vector, long columns, long from, long to) {
+            h.at = all + (now.row + from) * h_row_;
+            float* a = gates(now.row + from, vector);
+            for (int gate = 0; gate < C::GATES; gate++) {
+                float* sums = a + C::FROM_H[gate] * columns * LANES;
+                panel_product<Kind>(columns, sums, plan_.gates_row, sums, plan_.gates_row, to - from, h,
+                                    panel(u_, depth_h_, vector, gate, columns));
+            }
+            for (long r = from; r < to; r++) cell(s, r, vector, columns);
+        });
+    }
+
+    void cell(long s, long r, long vector, long columns) {
+        const long row = plan_.steps[static_cast<size_t>(s)].row + r;
+        const bool goes_on = r < plan_.rows_at(s + 1);
+        const long next = goes_on ? plan_.steps[static_cast<size_t>(s + 1)].row + r : 0;
+        for (long v = 0; v < columns; v++) {
+            const long u = (vector + v) * LANES, left = plan_.H - u;
+            const int lanes = left < LANES ? static_cast<int>(left) : LANES;
+            Floats c{}, tanh{};
+            if constexpr (C::CELL) c = load(c_prev(row) + u);
+            const Floats h = C::forward(gates(row, vector) + v * LANES, columns * LANES, load(h_prev(row) + u), c, tanh);
+            if constexpr (C::CELL) store(tanh_c(row) + u, tanh);
+            store_first(task_.output + row * plan_.H + u, h, lanes);
+            if (goes_on) {
+                store(h_prev(next) + u, h);
+                if constexpr (C::CELL) store(c_prev(next) + u, c);
+                if constexpr (CONVERT) store_bf16(reinterpret_cast<uint16_t*>(words(h_) + next * h_row_) + u, h);
+            } else {
+                store_first(task_.h_last + r * plan_.H + u, h, lanes);
+                if constexpr (C::CELL) store_first(task_.c_last + r * plan_.H + u, c, lanes);
+            }
+        }
+    }
+
+    const RecurrenceForward& task_;
+    const Plan<C> plan_;
+    const long depth_x_, depth_h_;
+    const int threads_;
+    Parts parts_;
+    bool copy_x_;
+    long chunk_rows_, most_chunk_ = 0, gates_from_ = 0, x_row_, h_row_, w_, u_, bias_, x_, h_, saved_;
+    float *base_ = nullptr, *gates_ = nullptr, *states_ = nullptr;
+};
+
+template <class C> void forward(const RecurrenceForward& task) {
+    if (task.shape.bf16) Forward<C, Bf16>(task).run();
+    else Forward<C, Fp32>(task).run();
+}
+
+}  // namespace
+
+size_t recurrence_saved_floats(const RecurrenceShape& shape) {
+    switch (shape.cell) {
+        case Cell::lstm: return static_cast<size_t>(Plan<Lstm>(shape).saved);
+        case Cell::gru: return static_cast<size_t>(Plan<Gru>(shape).saved);
+        default: return static_cast<size_t>(Plan<Rnn<false>>(shape).saved);
+    }
+}
+
+void recurrence_forward(const RecurrenceForward& task) {
+    switch (task.shape.cell) {
+        case Cell::rnn_tanh: return forward<Rnn<false>>(task);
+        case Cell::rnn_relu: return forward<Rnn<true>>(task);
+        case Cell::lstm: return forward<Lstm>(task);
+        case Cell::gru: return forward<Gru>(task);
+    }
+}
+
+}  // namespace elman::ELMAN_ISA

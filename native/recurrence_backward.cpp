@@ -1,0 +1,254 @@
+// A recurrent layer backward (recurrence.hpp), one source for every instruction set and cell.
+//
+//   once        U and W packed by their columns, x and h' by rows: the right-hand sides of what follows
+//   by steps    dh' = da U on a tile, then at once the cell's derivative on it: da of the step before
+//   at the end  dx = da W      dW = daᵀ x      dU = daᵀ h'      db, dc = Σ da, while daᵀ is packed
+//
+// da [N, slots, H] is the gradient of the sums; its rows are [slot][unit]. One barrier a step: whoever has computed
+// dh' of a unit has all that its derivative needs.
+//
+// Caches, for an LSTM with H = D = 200, N = 700: da is 2.3 MB, written once and read three times; 104 of its rows are
+// 340 kB (second level) and are used for all panels of W. The last products take k, here N, in runs of at most DEPTH:
+// 350 × 13 × 4 = 18 kB of daᵀ a tile, and 350 × 2 × 16 × 4 = 45 kB of x a panel, used for up to 16 tiles.
+#include <algorithm>
+
+#include "recurrence_plan.hpp"
+
+namespace elman::ELMAN_ISA {
+
+namespace {
+
+constexpr long RUN = 384;         // k of the last products, at most; even
+constexpr long TILES = 16;        // packed left-hand sides of the last products
+constexpr long ROW_BLOCK = 8 * ROWS;
+
+template <class C, class Kind> class Backward {
+    static constexpr bool CONVERT = Kind::DEPTH > 1;
+    static constexpr long DEPTH = Kind::DEPTH;
+
+  public:
+    explicit Backward(const RecurrenceBackward& task)
+        : task_(task), plan_(task.shape), vectors_x_(vectors_of(plan_.D)), depth_h_(words_of<Kind>(plan_.H)),
+          depth_n_(words_of<Kind>(plan_.N)), threads_(worthwhile_threads(task.shape, C::GATES)) {
+        da_row_ = stride_of(C::SLOTS * plan_.padded);
+        words_row_ = CONVERT ? stride_of(C::SLOTS * plan_.padded / DEPTH) : da_row_;
+        u_ = parts_.add(plan_.padded * C::GATES * depth_h_);
+        w_ = parts_.add(task.dx ? vectors_x_ * LANES * C::GATES * depth_h_ : 0);
+        x_ = parts_.add(task.dweight_ih ? vectors_x_ * LANES * depth_n_ : 0);
+        h_ = parts_.add(task.dweight_hh ? plan_.padded * depth_n_ : 0);
+        da_ = parts_.add(plan_.N * da_row_ + 2 * REGISTERS);  // packed in whole vectors, also at the end of a row
+        words_ = CONVERT ? parts_.add(plan_.N * words_row_) : da_;
+        direct_ = parts_.add(C::DIRECT ? plan_.B * plan_.state_row : 0);
+        dc_ = parts_.add(C::CELL ? plan_.B * plan_.state_row : 0);
+        dh_ = parts_.add(threads_ * plan_.B * PANEL);
+        left_ = parts_.add(threads_ * TILES * left_tile());
+    }
+
+    void run() {
+        Workspace workspace(parts_.bytes());
+        base_ = workspace.as<float>();
+        parallel(threads_, [&](const Member& me) { member(me); });
+    }
+
+  private:
+    static constexpr long left_tile() { return (RUN / DEPTH + 4) * ROWS + 3 * REGISTERS; }
+
+    uint32_t* words(long part) const { return reinterpret_cast<uint32_t*>(base_ + part); }
+    const float* gates(long row) const { return task_.saved + row * plan_.gates_row; }
+    const float* h_prev(long row) const { return task_.saved + plan_.h_prev + row * plan_.state_row; }
+    const float* c_prev(long row) const { return task_.saved + plan_.c_prev + row * plan_.state_row; }
+    const float* tanh_c(long row) const { return task_.saved + plan_.tanh_c + row * plan_.state_row; }
+    float* da(long row) const { return base_ + da_ + row * da_row_; }
+    float* direct(long b) const { return base_ + direct_ + b * plan_.state_row; }
+    float* dc(long b) const { return base_ + dc_ + b * plan_.state_row; }
+
+    void member(const Member& me) {
+        prepare(me);
+        me.wait();
+        const bool first = task_.dh_first || task_.dc_first;
+        for (long s = plan_.T - 1; s >= (first ? -1 : 0); s--) {
+            step(me, s);
+            me.wait();
+        }
+        if (task_.dx) inputs(me);
+        weights(me);
+    }
+
+    void prepare(const Member& me) {
+        pack_weights(me, u_, task_.weights.weight_hh, plan_.H);
+        if (task_.dx) pack_weights(me, w_, task_.weights.weight_ih, plan_.D);
+        if (task_.dweight_ih) pack_states(me, x_, task_.x, plan_.D, plan_.D);
+        if (task_.dweight_hh) pack_states(me, h_, h_prev(0), plan_.state_row, plan_.H);
+    }
+
+    // [G·H, n] -> [block of n][gate][k][columns]
+    void pack_weights(const Member& me, long part, const float* weight, long n) {
+        const long vectors = vectors_of(n);
+        const auto [begin, end] = me.share((vectors + COLUMNS - 1) / COLUMNS * C::GATES);
+        for (long item = begin; item < end; item++) {
+            const long vector = item / C::GATES * COLUMNS, gate = item % C::GATES, columns = columns_at(vector, vectors);
+            pack_rows<Kind>(panel(part, vector) + gate * depth_h_ * columns * LANES, columns,
+                            weight + gate * plan_.H * n + vector * LANES, n, n - vector * LANES, plan_.H);
+        }
+    }
+    const uint32_t* panel(long part, long vector) const { return words(part) + vector * LANES * C::GATES * depth_h_; }
+    uint32_t* panel(long part, long vector) { return words(part) + vector * LANES * C::GATES * depth_h_; }
+
+    // [N, n] -> [block of n][k = row][columns]
+    void pack_states(const Member& me, long part, const float* from, long from_row, long n) {
+        for_blocks(me, vectors_of(n), depth_n_, [&](long vector, long columns, long w, long end) {
+            pack_rows<Kind>(words(part) + vector * LANES * depth_n_ + w * columns * LANES, columns,
+                            from + w * DEPTH * from_row + vector * LANES, from_row, n - vector * LANES,
+                            std::min(end * DEPTH, plan_.N) - w * DEPTH);
+        });
+    }
+
+    // Step s, between the state before it and the step after it; s = -1: the first state's gradient.
+    void step(const Member& me, long s) {
+        const long rows = plan_.rows_at(s), after = plan_.rows_at(s + 1);
+        float* dh = base_ + dh_ + me.index * plan_.B * PANEL;
+        for_blocks(me, plan_.vectors, std::max(rows, after), [&](long vector, long columns, long from, long to) {
+            if (from < after) {
+                // forward: a += U h_prev          and, in the GRU, h_prev enters h directly
+                const long row = plan_.steps[static_cast<size_t>(s + 1)].row + from;
+                panel_product<Kind>(columns, dh + from * PANEL, PANEL,
+                                    C::DIRECT ? direct(from) + vector * LANES : nullptr, plan_.state_row,
+                                    std::min(to, after) - from, left(row, C::FROM_H), panel(u_, vector));
+            }
+            for (long r = from; r < to; r++)
+                for (long v = vector; v < vector + columns; v++)
+                    cell(s, r, v * LANES, r < after ? dh + r * PANEL + (v - vector) * LANES : nullptr);
+        });
+    }
+
+    Left left(long row, const int* slots) const {
+        Left a{words(words_) + row * words_row_, words_row_, 1, depth_h_, C::GATES};
+        for (int gate = 0; gate < C::GATES; gate++) a.segment[gate] = slots[gate] * plan_.padded / DEPTH;
+        return a;
+    }
+
+    // dh from the step after, or null where row r of the batch had its last step here
+    void cell(long s, long r, long u, const float* from_after) {
+        const int lanes = static_cast<int>(std::min<long>(plan_.H - u, LANES));
+        auto some = [&](const float* from, long row) {
+            return from ? load_first(from + row * plan_.H + u, lanes) : Floats{};
+        };
+        Floats dh = from_after ? load(from_after) : some(task_.dh_last, r), dc_now{};
+        if constexpr (C::CELL) dc_now = from_after ? load(dc(r) + u) : some(task_.dc_last, r);
+        if (r >= plan_.rows_at(s)) {  // row r begins at the step after
+            if (task_.dh_first) store_first(task_.dh_first + r * plan_.H + u, dh, lanes);
+            if (C::CELL && task_.dc_first) store_first(task_.dc_first + r * plan_.H + u, dc_now, lanes);
+            return;
+        }
+        const long row = plan_.steps[static_cast<size_t>(s)].row + r;
+        dh += some(task_.doutput, row);  // forward: output = h, and h goes on to the step after
+        Floats c{}, tanh{}, sums[C::SLOTS], directly{};
+        if constexpr (C::CELL) c = load(c_prev(row) + u), tanh = load(tanh_c(row) + u);
+        const long vector = u / LANES, block = vector / COLUMNS * COLUMNS, columns = columns_at(block, plan_.vectors);
+        C::backward(gates(row) + block * C::SLOTS * LANES + (vector - block) * LANES, columns * LANES,
+                    load(h_prev(row) + u), c, tanh, dh, dc_now, sums, directly);
+        for (int slot = 0; slot < C::SLOTS; slot++) {
+            store(da(row) + slot * plan_.padded + u, sums[slot]);
+            if constexpr (CONVERT)
+                store_bf16(reinterpret_cast<uint16_t*>(words(words_) + row * words_row_) + slot * plan_.padded + u,
+                           sums[slot]);
+        }
+        if constexpr (C::CELL) store(dc(r) + u, dc_now);
+        if constexpr (C::DIRECT) store(direct(r) + u, directly);
+    }
+
+    // dx = da W                                                   forward: a = W x + b
+    void inputs(const Member& me) {
+        const auto [begin, end] = me.share(plan_.N);
+        for (long row = begin; row < end; row += ROW_BLOCK)
+            for (long vector = 0; vector < vectors_x_; vector += COLUMNS) {
+                const long columns = columns_at(vector, vectors_x_);
+                panel_product<Kind>(columns, task_.dx + row * plan_.D + vector * LANES, plan_.D, nullptr, 0,
+                                    std::min(end - row, ROW_BLOCK), left(row, C::FROM_X), panel(w_, vector),
+                                    last_lanes(plan_.D, vector + columns));
+            }
+    }
+
+    // Of n columns, those in the vector before `end`.
+    static int last_lanes(long n, long end) { return static_cast<int>(std::min<long>(n - (end - 1) * LANES, LANES)); }
+
+    // dW = daᵀ x, dU = daᵀ h_prev, db = dc = Σ da                 forward: a = W x + b + U h_prev + c
+    void weights(const Member& me) {
+        if (!task_.dweight_ih && !task_.dweight_hh && !task_.dbias_ih && !task_.dbias_hh) return;
+        const auto [begin, end] = me.share(plan_.H);
+        const long runs = (plan_.N + RUN - 1) / RUN;
+        for (long run = 0; run < runs; run++) {
+            const long w = depth_n_ * run / runs, w_end = depth_n_ * (run + 1) / runs;
+            for (int slot = 0; slot < C::SLOTS; slot++)
+                for (long unit = begin; unit < end; unit += TILES * ROWS)
+                    units(me, slot, unit, std::min(unit + TILES * ROWS, end), w, w_end);
+        }
+    }
+
+    static int gate_of(const int* slots, int slot) {
+        for (int gate = 0; gate < C::GATES; gate++)
+            if (slots[gate] == slot) return gate;
+        return -1;
+    }
+
+    // The part of words w … w_end of k, for some units of one slot.
+    void units(const Member& me, int slot, long begin, long end, long w, long w_end) {
+        const long tiles = (end - begin + ROWS - 1) / ROWS, k = w * DEPTH, depth = std::min(w_end * DEPTH, plan_.N) - k;
+        const int from_x = gate_of(C::FROM_X, slot), from_h = gate_of(C::FROM_H, slot);
+        uint32_t* packed = words(left_) + me.index * TILES * left_tile();
+        auto first = [&](long tile) { return begin + (end - begin) * tile / tiles; };
+        for (long tile = 0; tile < tiles; tile++) {
+            float sums[ROWS + 2 * LANES] = {};
+            pack_left<Kind>(packed + tile * left_tile(), da(k) + slot * plan_.padded + first(tile), da_row_, depth, sums);
+            for (long u = first(tile); u < first(tile + 1); u++) {
+                add_bias(task_.dbias_ih, from_x, u, k > 0, sums[u - first(tile)]);
+                add_bias(task_.dbias_hh, from_h, u, k > 0, sums[u - first(tile)]);
+            }
+        }
+        auto product = [&](float* to, int gate, long part, long n) {
+            if (!to || gate < 0) return;
+            for (long vector = 0; vector < vectors_of(n); vector += COLUMNS) {
+                const long columns = columns_at(vector, vectors_of(n));
+                const uint32_t* b = words(part) + vector * LANES * depth_n_ + w * columns * LANES;
+                for (long tile = 0; tile < tiles; tile++) {
+                    float* out = to + (gate * plan_.H + first(tile)) * n + vector * LANES;
+                    panel_product<Kind>(columns, out, n, k > 0 ? out : nullptr, n, first(tile + 1) - first(tile),
+                                        {packed + tile * left_tile(), 1, ROWS, w_end - w}, b,
+                                        last_lanes(n, vector + columns));
+                }
+            }
+        };
+        product(task_.dweight_ih, from_x, x_, plan_.D);
+        product(task_.dweight_hh, from_h, h_, plan_.H);
+    }
+
+    void add_bias(float* to, int gate, long unit, bool add, float sum) {
+        if (to && gate >= 0) to[gate * plan_.H + unit] = (add ? to[gate * plan_.H + unit] : 0.f) + sum;
+    }
+
+    const RecurrenceBackward& task_;
+    const Plan<C> plan_;
+    const long vectors_x_, depth_h_, depth_n_;
+    const int threads_;
+    Parts parts_;
+    long da_row_, words_row_, u_, w_, x_, h_, da_, words_, direct_, dc_, dh_, left_;
+    float* base_ = nullptr;
+};
+
+template <class C> void backward(const RecurrenceBackward& task) {
+    if (task.shape.bf16) Backward<C, Bf16>(task).run();
+    else Backward<C, Fp32>(task).run();
+}
+
+}  // namespace
+
+void recurrence_backward(const RecurrenceBackward& task) {
+    switch (task.shape.cell) {
+        case Cell::rnn_tanh: return backward<Rnn<false>>(task);
+        case Cell::rnn_relu: return backward<Rnn<true>>(task);
+        case Cell::lstm: return backward<Lstm>(task);
+        case Cell::gru: return backward<Gru>(task);
+    }
+}
+
+}  // namespace elman::ELMAN_ISA

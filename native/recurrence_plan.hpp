@@ -1,0 +1,105 @@
+// What forward and backward of a recurrent layer agree on: the order of the steps, the layout of what is saved, and
+// who computes what.
+//
+// Hidden units go in blocks of COLUMNS vectors (PANEL units; the last block may be one vector). A thread owns a run
+// of blocks, and of the block where its run is cut a run of the batch's rows; so 13 vectors divide evenly between two
+// threads, and each reads the same weights at every step, from its own cache.
+#pragma once
+
+#include <vector>
+
+#include "gru.hpp"
+#include "lstm.hpp"
+#include "matrix.hpp"
+#include "recurrence.hpp"
+#include "rnn.hpp"
+#include "threads.hpp"
+#include "workspace.hpp"
+
+namespace elman::ELMAN_ISA {
+
+// One multiply-add unit's work of a few microseconds is less than a second thread costs at each step.
+inline int worthwhile_threads(const RecurrenceShape& shape, long gates) {
+    const double each = 2e5, step = 2.0 * static_cast<double>(shape.batch * gates * shape.hidden_size) *
+                                    static_cast<double>(shape.hidden_size + shape.input_size);
+    const double most = step / each + 1;
+    return most < shape.threads ? static_cast<int>(most) : shape.threads;
+}
+
+struct Step {
+    long row, rows;  // the first in [N, ·], and how many
+};
+
+template <class C> struct Plan {
+    long T, B, D, H, N = 0;
+    long vectors, padded;        // of H: ceil(H / LANES), and the units they hold
+    long gates_row, state_row;   // floats from row to row
+    std::vector<Step> steps;     // in the order taken
+
+    // What is saved, in floats from the start; rows of N.
+    long gates = 0, h_prev, c_prev, tanh_c, saved;
+
+    explicit Plan(const RecurrenceShape& s)
+        : T(s.steps), B(s.batch), D(s.input_size), H(s.hidden_size), vectors(vectors_of(H)), padded(vectors * LANES),
+          gates_row(stride_of(C::SLOTS * padded)), state_row(stride_of(padded)), steps(static_cast<size_t>(T)) {
+        for (long t = 0; t < T; t++) {
+            steps[static_cast<size_t>(s.reverse ? T - 1 - t : t)] = {N, s.batch_sizes[t]};
+            N += s.batch_sizes[t];
+        }
+        h_prev = N * gates_row;
+        c_prev = h_prev + N * state_row;
+        tanh_c = c_prev + (C::CELL ? N * state_row : 0);
+        saved = tanh_c + (C::CELL ? N * state_row : 0);
+    }
+
+    long rows_at(long step) const { return step < 0 || step >= T ? 0 : steps[static_cast<size_t>(step)].rows; }
+};
+
+// Calls f(vector, columns, first row, end) for what member `me` has of the blocks of `vectors` vectors × `rows` rows.
+template <class F> ELMAN_INLINE void for_blocks(const Member& me, long vectors, long rows, const F& f) {
+    struct Cut {
+        long vector, row;
+    };
+    auto cut = [&](int index) -> Cut {
+        const long place = vectors * rows * index / me.count, block = place / (COLUMNS * rows);
+        return {block * COLUMNS, place % (COLUMNS * rows) / columns_at(block * COLUMNS, vectors)};
+    };
+    const Cut begin = cut(me.index), end = cut(me.index + 1);
+    for (long vector = begin.vector; vector <= end.vector && vector < vectors; vector += COLUMNS) {
+        const long from = vector == begin.vector ? begin.row : 0, to = vector == end.vector ? end.row : rows;
+        if (from < to) f(vector, columns_at(vector, vectors), from, to);
+    }
+}
+
+// Aligned runs of floats or words in one workspace.
+class Parts {
+  public:
+    long add(long floats) {
+        const long at = total_;
+        total_ += round_up(floats, 16);
+        return at;
+    }
+    size_t bytes() const { return static_cast<size_t>(total_) * 4; }
+
+  private:
+    long total_ = 0;
+};
+
+// from [rows, n] -> words, for `me`'s share of the rows
+template <class Kind>
+void convert_rows(uint32_t* to, long to_row, const float* from, long rows, long n, const Member& me) {
+    const auto [begin, end] = me.share(rows);
+    for (long r = begin; r < end; r++)
+        for (long w = 0; w < to_row; w += LANES) {
+            Words words = load_words<Kind>(from + r * n, w, n);
+            memcpy(to + r * to_row + w, &words, sizeof words);
+        }
+}
+
+// H floats with zeros behind them, to a row of whole vectors; null: zeros
+inline void copy_padded(float* to, const float* from, long n) {
+    for (long k = 0; k < n; k += LANES)
+        store(to + k, from ? load_first(from + k, n - k < LANES ? static_cast<int>(n - k) : LANES) : Floats{});
+}
+
+}  // namespace elman::ELMAN_ISA

@@ -1,0 +1,28 @@
+// The simple recurrent network on LANES units of one row; the equations are those of src/elman/cells/rnn.py.
+#pragma once
+
+#include "gates.hpp"
+
+namespace elman::ELMAN_ISA {
+
+template <bool RELU> struct Rnn {
+    static constexpr int GATES = 1, SLOTS = 1;
+    static constexpr int FROM_X[] = {0}, FROM_H[] = {0};
+    static constexpr bool CELL = false, DIRECT = false;
+
+    // a: the sum, replaced by h. Returns h.
+    ELMAN_INLINE Floats forward(float* a, long, Floats, Floats&, Floats&) {
+        Floats sum = load(a);
+        Floats h = RELU ? (sum < 0.f ? Floats{} : sum) : squash(sum);  // h = tanh(a) or relu(a); NaN stays
+        store(a, h);
+        return h;
+    }
+
+    ELMAN_INLINE void backward(const float* a, long, Floats, Floats, Floats, Floats dh, Floats&, Floats* da, Floats&) {
+        const Floats h = load(a);
+        // forward: h = tanh(a) or h = relu(a), whose slope at a = 0 is taken as 0, as in torch
+        da[0] = RELU ? (h > 0.f ? dh : Floats{}) : dh * (1.f - h * h);
+    }
+};
+
+}  // namespace elman::ELMAN_ISA
