@@ -3,7 +3,9 @@
 // Shapes, dtypes, contiguity and lifetimes are checked by elman/kernels.py, the only importer; here an
 // address is an integer (Tensor.data_ptr()), 0 for null. The interpreter is free while a kernel runs.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <string>
@@ -32,6 +34,84 @@ void output_nats(long rows, long hidden_size, long vocabulary_size, Address hidd
                                   at<float>(dweight), at<float>(dbias), threads, bf16});
 }
 
+// A packed model. The matrices are given as (data, scale) pairs in the order embedding, then input and recurrent
+// of each layer, then output; the biases as input and recurrent of each layer, then output. The embedding is
+// read where it lies: the caller keeps it.
+class Stream {
+  public:
+    Stream(int cell, int weights, long vocabulary_size, long embedding_size, long hidden_size,
+           const std::vector<std::pair<Address, Address>>& matrices, const std::vector<Address>& biases)
+        : vocabulary_size_(vocabulary_size) {
+        auto matrix = [&](size_t i) {
+            return elman::StreamMatrix{at<const void>(matrices[i].first), at<const float>(matrices[i].second)};
+        };
+        std::vector<elman::StreamLayer> layers((matrices.size() - 2) / 2);
+        for (size_t l = 0; l < layers.size(); l++)
+            layers[l] = {matrix(2 * l + 1), matrix(2 * l + 2), at<const float>(biases[2 * l]),
+                         at<const float>(biases[2 * l + 1])};
+        const elman::StreamSource source{
+            static_cast<elman::StreamCell>(cell), static_cast<elman::StreamWeights>(weights), vocabulary_size,
+            embedding_size, hidden_size, static_cast<long>(layers.size()), matrix(0), layers.data(),
+            matrix(matrices.size() - 1), at<const float>(biases.back())};
+        nb::gil_scoped_release free;
+        model_ = elman::kernels().stream->pack(source);
+    }
+    ~Stream() { model_->kernels->free(model_); }
+    Stream(const Stream&) = delete;
+    Stream& operator=(const Stream&) = delete;
+
+    // (h, c, h after, c after); tokens [T, B]; log_probs [B, V] or 0; (targets, nats) [T, B] or 0
+    void advance(long steps, long batch, std::tuple<Address, Address, Address, Address> state, Address tokens,
+                 Address log_probs, Address targets, Address nats, int threads) const {
+        elman::StreamCall call = common(steps, batch, state, tokens, threads);
+        call.log_probs = at<float>(log_probs);
+        call.targets = at<const int64_t>(targets), call.nats = at<float>(nats);
+        if (targets) check(at<const int64_t>(targets), steps * batch);
+        run(call);
+    }
+    // One step, then a token for each row: uniform [B] float64, drawn [B] int64, nats [B]
+    void draw(long batch, std::tuple<Address, Address, Address, Address> state, Address tokens,
+              std::tuple<double, long, double, int64_t> how, Address uniform, Address drawn, Address nats,
+              int threads) const {
+        auto [temperature, top_k, top_p, excluded] = how;
+        const elman::StreamDraw draw{temperature, top_k, top_p, excluded, at<const double>(uniform),
+                                     at<int64_t>(drawn), at<float>(nats)};
+        elman::StreamCall call = common(1, batch, state, tokens, threads);
+        call.draw = &draw;
+        run(call);
+    }
+    // One step, then the `most` best tokens of each row [B, most] and their log-probabilities
+    void best(long batch, std::tuple<Address, Address, Address, Address> state, Address tokens, long most,
+              Address best_tokens, Address best_log_probs, int threads) const {
+        elman::StreamCall call = common(1, batch, state, tokens, threads);
+        call.best = most, call.best_tokens = at<int64_t>(best_tokens);
+        call.best_log_probs = at<float>(best_log_probs);
+        run(call);
+    }
+
+  private:
+    elman::StreamModel* model_;
+    long vocabulary_size_;
+
+    void check(const int64_t* ids, long count) const {
+        for (long i = 0; i < count; i++)
+            if (ids[i] < 0 || ids[i] >= vocabulary_size_) throw nb::index_error("index out of range in self");
+    }
+    elman::StreamCall common(long steps, long batch, const std::tuple<Address, Address, Address, Address>& state,
+                             Address tokens, int threads) const {
+        elman::StreamCall call{};
+        check(at<const int64_t>(tokens), steps * batch);
+        call.steps = steps, call.batch = batch, call.tokens = at<const int64_t>(tokens), call.threads = threads;
+        call.h = at<const float>(std::get<0>(state)), call.c = at<const float>(std::get<1>(state));
+        call.h_after = at<float>(std::get<2>(state)), call.c_after = at<float>(std::get<3>(state));
+        return call;
+    }
+    void run(const elman::StreamCall& call) const {
+        nb::gil_scoped_release free;
+        model_->kernels->run(*model_, call);
+    }
+};
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -49,4 +129,15 @@ NB_MODULE(_native, m) {
     m.def("output_nats", &output_nats, "rows"_a, "hidden_size"_a, "vocabulary_size"_a, "hidden"_a, "weight"_a,
           "bias"_a, "targets"_a, "nats"_a, "gradient"_a, "dhidden"_a, "dweight"_a, "dbias"_a, "threads"_a,
           "bf16"_a);
+    nb::class_<Stream>(m, "Stream")
+        .def(nb::init<int, int, long, long, long, const std::vector<std::pair<Address, Address>>&,
+                      const std::vector<Address>&>(),
+             "cell"_a, "weights"_a, "vocabulary_size"_a, "embedding_size"_a, "hidden_size"_a, "matrices"_a,
+             "biases"_a)
+        .def("advance", &Stream::advance, "steps"_a, "batch"_a, "state"_a, "tokens"_a, "log_probs"_a, "targets"_a,
+             "nats"_a, "threads"_a)
+        .def("draw", &Stream::draw, "batch"_a, "state"_a, "tokens"_a, "how"_a, "uniform"_a, "drawn"_a, "nats"_a,
+             "threads"_a)
+        .def("best", &Stream::best, "batch"_a, "state"_a, "tokens"_a, "most"_a, "tokens_out"_a, "log_probs"_a,
+             "threads"_a);
 }

@@ -9,12 +9,14 @@
 #pragma once
 
 #include "output.hpp"
+#include "streaming.hpp"
 
 namespace elman {
 
 struct Kernels {
     const char* name;  // "portable", "avx2", "avx512", "avx512_bf16"
     OutputKernels output;
+    const StreamKernels* stream;
 };
 
 // The kernels in use: the best that this processor can run, unless `use` chose others.

@@ -12,9 +12,14 @@
 #include "streaming.hpp"
 #include "tile.hpp"
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 namespace elman::ELMAN_ISA {
 
 constexpr int VECTOR = 4 * LANES;                     // bytes
+constexpr long MANY = 2 * ROWS, DEEP = 128;            // from so many rows on, by blocks of depth
 constexpr int MOST_ROWS = REGISTERS == 32 ? 6 : 3;    // of a tile, beside at most 4 vectors of columns
 
 struct StreamFloat32 {
@@ -155,10 +160,27 @@ ELMAN_INLINE void accumulate(typename Kind::Sum (&acc)[R][C], long words, const 
     }
 }
 
-// Calls f(row, v) for each row, v[C] its products with the columns of one panel.
+// Calls f(row, v) for each row, v[C] its products with the columns of one panel. room: rows · C · LANES floats.
 template <class Kind, int C, class F>
-ELMAN_INLINE void for_rows(const Packed& m, long panel, const Activations& a, long rows, const F& f) {
+ELMAN_INLINE void for_rows(const Packed& m, long panel, const Activations& a, long rows, float* room, const F& f) {
     const char* b = m.data + panel * m.panel_bytes();
+    if constexpr (Kind::DEPTH == 1) {
+        if (rows >= MANY) {
+            // DEEP of k at a time: that part of a panel stays in the first-level cache for all rows
+            for (long k = 0; k < m.words; k += DEEP) {
+                const long depth = m.words - k < DEEP ? m.words - k : DEEP, right = k * C * LANES;
+                const auto *left = reinterpret_cast<const uint32_t*>(a.data) + k, *words = reinterpret_cast<const uint32_t*>(b);
+                for (int c = 0; c + COLUMNS <= C; c += COLUMNS)
+                    product<Fp32, COLUMNS, false>(room + c * LANES, C * LANES, rows, k > 0, depth, left, a.stride / 4, 1,
+                                                  words + right + c * LANES, C * LANES, LANES);
+                if constexpr (C % COLUMNS != 0)
+                    product<Fp32, 1, false>(room + (C - 1) * LANES, C * LANES, rows, k > 0, depth, left, a.stride / 4, 1,
+                                            words + right + (C - 1) * LANES, C * LANES, LANES);
+            }
+            for (long row = 0; row < rows; row++) f(row, reinterpret_cast<const Floats*>(room + row * C * LANES));
+            return;
+        }
+    }
     for (long row = 0; row < rows; row += MOST_ROWS) {
         const int count = rows - row < MOST_ROWS ? static_cast<int>(rows - row) : MOST_ROWS;
         Floats done[MOST_ROWS][C];

@@ -8,11 +8,13 @@
 namespace elman::ELMAN_ISA {
 
 void output_nats(const OutputTask& task);
+extern const StreamKernels stream_kernels;
 
 extern const Kernels table;
 const Kernels table{
     ELMAN_STRING(ELMAN_ISA),
     {output_nats},
+    &stream_kernels,
 };
 
 }  // namespace elman::ELMAN_ISA
