@@ -1,6 +1,7 @@
 # The two commands are `make compare` and `make test`. Each sets up what it needs in .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
+NATIVE := $(wildcard native/*)
 
 .PHONY: compare test lint format clean
 .DEFAULT_GOAL := compare
@@ -28,12 +29,12 @@ format: .venv/test.stamp
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Elman needs Python 3.11 or newer")'
 	$(PYTHON) -m venv .venv
 
-.venv/compare.stamp: .venv/bin/pip pyproject.toml constraints.txt
+.venv/compare.stamp: .venv/bin/pip pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
 	@echo "Installing Elman and PyTorch into .venv (once; the first time takes a minute or more) ..."
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[data]'
 	@touch $@
 
-.venv/test.stamp: .venv/bin/pip pyproject.toml constraints.txt
+.venv/test.stamp: .venv/bin/pip pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
 	@echo "Installing Elman and the tools of its tests into .venv (once) ..."
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[data,dev]'
 	@touch $@ .venv/compare.stamp

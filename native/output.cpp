@@ -13,9 +13,10 @@
 // V × R logits. `shift` follows the largest logit so far when that rises by more than SLACK (online
 // softmax, Milakov & Gimelshein 2018); a chunk remembers its own, so that an earlier one stays usable.
 //
-// Caches, for H = 200, V = 10,000, two threads, R = 64, float32: E 5,000 × 64 × 4 = 1.3 MB (second level, or
-// third), a chunk of E 104 × 64 × 4 = 27 kB (first), hᵀ 52 kB, a chunk of W 83 kB (second). dW, 4 MB a thread,
-// comes in and goes out once per block, against 128 MFLOP of products made with it.
+// Caches, for H = 200, V = 10,000, two threads, R = 256, float32. In the second level: hᵀ and dh, 205 kB each, a
+// chunk of E, 104 × 256 × 4 = 106 kB, and of W, 83 kB. In the first: 13 words of W, 10 kB, beside one panel of
+// hᵀ, 26 kB. From further away once per block: W and dW, 4 MB each (dW comes and goes), E, 5 MB, written and
+// read; against 1.5 GFLOP of products. R falls with H, so that hᵀ and dh stay where they are (`block_rows`).
 #include "output.hpp"
 
 #include <algorithm>
@@ -32,25 +33,25 @@ namespace {
 
 constexpr long GRAIN = 2 * ROWS;  // words; even, so that pairs of words stay with one thread
 constexpr long CHUNK = 4 * GRAIN;
-constexpr long MOST_ROWS = 64;    // R, a multiple of PANEL
+constexpr long MOST_ROWS = 256;   // of R, a multiple of PANEL
 constexpr float SLACK = 20.f;     // E <= exp(20): far from overflow, and sums of it too
 
 // Where the parts of one thread's scratch lie, counted in 4-byte words, each part aligned to 64 bytes.
 template <class Kind> struct Layout {
-    long R, depth_h, depth_r, padded_h, total = 0;
+    long R, depth_h, padded_h, total = 0;
     long hidden, exps, raw, by_pairs, scaled, shifts, dh, shift, sums, factor, along, across;
 
     Layout(const OutputTask& task, long rows, long words) {
         constexpr int DEPTH = Kind::DEPTH;
         const long chunks = (words + CHUNK - 1) / CHUNK;
-        R = rows, depth_h = (task.hidden_size + DEPTH - 1) / DEPTH, depth_r = R / DEPTH;
+        R = rows, depth_h = (task.hidden_size + DEPTH - 1) / DEPTH;
         padded_h = round_up(task.hidden_size, PANEL);
         const long kept = task.gradient ? chunks : 1;
         hidden = part(R * depth_h);                                       // hᵀ [R / PANEL][depth_h][PANEL]
-        exps = part(kept * CHUNK * depth_r);                              // E [words][R]
+        exps = part(kept * CHUNK * R / DEPTH);                            // E [words][R]
         raw = DEPTH == 1 ? exps : part(CHUNK * R);                        // l of one chunk, float32
         by_pairs = DEPTH == 1 ? exps : part(CHUNK / 2 * R);               // E of one chunk [words / 2][R][2]
-        scaled = part(depth_r * padded_h);                                // f h [padded_h / PANEL][depth_r][PANEL]
+        scaled = part(R / DEPTH * padded_h);                              // f h [padded_h / PANEL][R][PANEL]
         shifts = part(kept * R);                                          // of each chunk
         dh = part(R * padded_h);                                          // Eᵀ W
         shift = part(R), sums = part(R), factor = part(R);                // of the last chunk; S; f
@@ -72,12 +73,12 @@ template <class Kind> class Worker {
   public:
     Worker(const OutputTask& task, const Layout<Kind>& at, uint32_t* scratch, const Member& me)
         : task_(task), at_(at), all_(scratch), mine_(scratch + me.index * at.total), me_(me),
-          share_(me.share(task.vocabulary_size, GRAIN)), H(task.hidden_size), R(at.R) {}
+          share_(me.share(task.vocabulary_size, GRAIN)), H(task.hidden_size) {}
 
     void run() {
         prepare_weight();
-        for (long row = 0; row < task_.rows; row += R) {
-            row_ = row, rows_ = task_.rows - row < R ? task_.rows - row : R;
+        for (long row = 0; row < task_.rows; row += at_.R) {
+            row_ = row, rows_ = std::min(task_.rows - row, at_.R), R = round_up(rows_, PANEL);
             first_pass();
             me_.wait();
             finish_rows();
@@ -105,7 +106,7 @@ template <class Kind> class Worker {
         for (long word = share_.begin, chunk = 0; word < share_.end; word += CHUNK, chunk++) {
             const long words = share_.end - word < CHUNK ? share_.end - word : CHUNK;
             const long kept = task_.gradient ? chunk : 0;
-            uint32_t* exps = mine_ + at_.exps + kept * CHUNK * at_.depth_r;
+            uint32_t* exps = mine_ + at_.exps + kept * CHUNK * (R / DEPTH);
             float* raw = DEPTH == 1 ? reinterpret_cast<float*>(exps) : floats(at_.raw);
             logits(raw, word, words);
             move_shift(floats(at_.shifts) + kept * R);
@@ -123,21 +124,27 @@ template <class Kind> class Worker {
     // raw[v][r] = W[v] · h[r] + b[v]; largest_[r] = max over the chunk
     void logits(float* raw, long word, long words) {
         for (long r = 0; r < R; r += LANES) store(largest_ + r, broadcast(-__builtin_inff()));
-        const uint32_t* w = weight_ + (word - share_.begin) * at_.depth_h;
+        const long depth = at_.depth_h, rows = R;
+        const uint32_t *w = weight_ + (word - share_.begin) * depth, *packed = mine_ + at_.hidden;
+        alignas(64) float bias[CHUNK] = {};
+        if (task_.bias) memcpy(bias, task_.bias + word, static_cast<size_t>(words) * sizeof *bias);
+        float* largest = largest_;
         for (long v = 0; v < words; v += ROWS) {
-            with_rows<ROWS>(static_cast<int>(words - v < ROWS ? words - v : ROWS), [&]<int M>() {
-                for (long left = 0; left < R; left += PANEL) {
+            with_rows<ROWS>(static_cast<int>(words - v < ROWS ? words - v : ROWS), [=, &bias]<int M>() {
+                for (long left = 0; left < rows; left += PANEL) {
                     Tile<M, COLUMNS> tile{};
-                    multiply<Kind, M, COLUMNS>(tile, at_.depth_h, w + v * at_.depth_h, at_.depth_h, 1,
-                                               mine_ + at_.hidden + left * at_.depth_h, PANEL);
+                    multiply<Kind, M, COLUMNS>(tile, depth, w + v * depth, depth, 1, packed + left * depth, PANEL);
+                    float* out = raw + v * rows + left;
+#pragma GCC unroll 4
                     for (int c = 0; c < COLUMNS; c++) {
-                        Floats largest = load(largest_ + left + c * LANES);
+                        Floats most = load(largest + left + c * LANES);
+#pragma GCC unroll 16
                         for (int m = 0; m < M; m++) {
-                            Floats l = tile.at[m][c] + (task_.bias ? task_.bias[word + v + m] : 0.f);
-                            largest = max(largest, l);
-                            store(raw + (v + m) * R + left + c * LANES, l);
+                            Floats l = tile.at[m][c] + bias[v + m];
+                            most = max(most, l);
+                            store(out + m * rows + c * LANES, l);
                         }
-                        store(largest_ + left + c * LANES, largest);
+                        store(largest + left + c * LANES, most);
                     }
                 }
             });
@@ -233,11 +240,11 @@ template <class Kind> class Worker {
                            (shift[r] == floats(at_.shift)[r] ? 1.f : std::exp(shift[r] - floats(at_.shift)[r]));
                 if (task_.dweight) pack_scaled<Kind>(mine_ + at_.scaled, hidden, f, rows_, H, R);
             }
-            const uint32_t* e = mine_ + at_.exps + chunk * CHUNK * at_.depth_r;
+            const uint32_t* e = mine_ + at_.exps + chunk * CHUNK * (R / DEPTH);
             if (task_.dweight)
                 for_panels(H, [&]<int C, bool PARTIAL>(long column, int last) {
-                    product<Kind, C, PARTIAL>(task_.dweight + word * H + column, H, words, add, at_.depth_r, e,
-                                              at_.depth_r, 1, mine_ + at_.scaled + column * at_.depth_r, PANEL, last);
+                    product<Kind, C, PARTIAL>(task_.dweight + word * H + column, H, words, add, (R / DEPTH), e,
+                                              (R / DEPTH), 1, mine_ + at_.scaled + column * (R / DEPTH), PANEL, last);
                 });
             for (long v = 0; task_.dbias && v < words; v++) {
                 Floats total{};
@@ -288,15 +295,22 @@ template <class Kind> class Worker {
     uint32_t *all_, *mine_;
     const Member& me_;
     const Member::Share share_;
-    const long H, R;
+    const long H;
+    long R = 0;  // rows of the block, rounded up: the padding has gradient 0
     const uint32_t *weight_ = nullptr, *weight_b_ = nullptr;  // this thread's words as `a` and as `b` of a product
     long row_ = 0, rows_ = 0;
     alignas(64) float largest_[MOST_ROWS];
     float log_z_[MOST_ROWS];
 };
 
+// hᵀ and dh, R × H × 4 bytes each, take at most about 350 kB
+long block_rows(const OutputTask& task) {
+    const long most = std::clamp(88'000 / task.hidden_size / PANEL * PANEL, 2L * PANEL, MOST_ROWS);
+    return std::min(most, round_up(task.rows, PANEL));
+}
+
 template <class Kind> void run(const OutputTask& task) {
-    const long R = task.rows <= PANEL ? PANEL : MOST_ROWS;
+    const long R = block_rows(task);
     const long grains = (task.vocabulary_size + GRAIN - 1) / GRAIN;
     const int threads = static_cast<int>(std::min<long>(std::max(task.threads, 1), grains));
     auto layout = [&](int count) {  // the largest share of a team of `count`

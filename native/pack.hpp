@@ -17,17 +17,33 @@ template <class Kind> ELMAN_INLINE uint32_t word_of(float low, float high) {
     return rounded(bits) | rounded(other) << 16;
 }
 
+// Words k, k + 1, … of `row` [H], as many as `count` <= LANES says; zero beyond H.
+template <class Kind> ELMAN_INLINE Words words_of(const float* row, long H, long word, int count) {
+    if constexpr (Kind::DEPTH == 1) {
+        Floats some = load_first(row + word, count);
+        return load_as<Words>(&some);
+    } else {
+        Words out{};
+        for (int i = 0; i < count; i++) {
+            const long k = 2 * (word + i);
+            out[i] = word_of<Kind>(row[k], k + 1 < H ? row[k + 1] : 0.f);
+        }
+        return out;
+    }
+}
+
 // from [n, H] -> to [columns / PANEL][depth][PANEL], column = row of `from`: its transpose. columns >= n
 template <class Kind> void pack_transposed(uint32_t* to, const float* from, long n, long H, long columns) {
     const long depth = (H + Kind::DEPTH - 1) / Kind::DEPTH;
-    for (long column = 0; column < columns; column++) {
+    for (long column = 0; column < columns; column += LANES) {
         uint32_t* out = to + column / PANEL * depth * PANEL + column % PANEL;
-        const float* row = from + column * H;
-        for (long d = 0; d < depth; d++) {
-            long k = d * Kind::DEPTH;
-            bool there = column < n;
-            float low = there ? row[k] : 0.f, high = there && Kind::DEPTH > 1 && k + 1 < H ? row[k + 1] : 0.f;
-            out[d * PANEL] = word_of<Kind>(low, high);
+        for (long d = 0; d < depth; d += LANES) {
+            const int count = static_cast<int>(depth - d < LANES ? depth - d : LANES);
+            Words block[LANES];
+            for (int i = 0; i < LANES; i++)
+                block[i] = column + i < n ? words_of<Kind>(from + (column + i) * H, H, d, count) : Words{};
+            transpose(block);
+            for (int i = 0; i < count; i++) memcpy(out + (d + i) * PANEL, &block[i], sizeof block[i]);
         }
     }
 }

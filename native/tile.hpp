@@ -114,13 +114,18 @@ ELMAN_INLINE void product(float* to, long to_row, long rows, bool add, long K, c
         with_rows<ROWS>(static_cast<int>(rows - r < ROWS ? rows - r : ROWS), [&]<int M>() {
             Tile<M, C> tile{};
             float* out = to + r * to_row;
-            if (add)
+            if (add) {
+#pragma GCC unroll 16
                 for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
                     for (int c = 0; c < C; c++)
                         tile.at[m][c] = PARTIAL && c == C - 1 ? load_first(out + m * to_row + c * LANES, last)
                                                               : load(out + m * to_row + c * LANES);
+            }
             multiply<Kind, M, C, PARTIAL>(tile, K, a + r * a_row, a_row, a_k, b, b_k, last);
+#pragma GCC unroll 16
             for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
                 for (int c = 0; c < C; c++) {
                     if (PARTIAL && c == C - 1) store_first(out + m * to_row + c * LANES, tile.at[m][c], last);
                     else store(out + m * to_row + c * LANES, tile.at[m][c]);

@@ -137,4 +137,24 @@ ELMAN_INLINE Floats load_bf16(const uint16_t* from) {
     return load_as<Floats>(&wide);
 }
 
+// rows[i][j] <-> rows[j][i]. Interleaving row i with row i + LANES/2, log2(LANES) times, is the transpose.
+ELMAN_INLINE void transpose(Words (&rows)[LANES]) {
+    Words low{}, high{};
+    for (int lane = 0; lane < LANES; lane++) {
+        low[lane] = static_cast<uint32_t>(lane / 2 + lane % 2 * LANES);
+        high[lane] = low[lane] + LANES / 2;
+    }
+#pragma GCC unroll 4
+    for (int width = 1; width < LANES; width *= 2) {
+        Words next[LANES];
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES / 2; i++) {
+            next[2 * i] = __builtin_shuffle(rows[i], rows[i + LANES / 2], low);
+            next[2 * i + 1] = __builtin_shuffle(rows[i], rows[i + LANES / 2], high);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++) rows[i] = next[i];
+    }
+}
+
 }  // namespace elman::ELMAN_ISA

@@ -129,11 +129,13 @@ class NeuralModel(nn.Module, ABC):
         return None
 
 
-def build_output(config: NeuralConfig, size: int, vocabulary_size: int) -> Output:
+def build_output(
+    config: NeuralConfig, size: int, vocabulary_size: int, *, backend: str = "auto"
+) -> Output:
     """The output layer on `size` features, with its own weights."""
     if config.softmax == "adaptive":
-        return AdaptiveOutput(size, vocabulary_size, config.cutoffs)
-    return SoftmaxOutput(size, vocabulary_size)
+        return AdaptiveOutput(size, vocabulary_size, config.cutoffs, backend=backend)
+    return SoftmaxOutput(size, vocabulary_size, backend=backend)
 
 
 @torch.no_grad()

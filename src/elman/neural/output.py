@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elman.errors import OptionError
+from elman.kernels import native
+from elman.kernels.output import expect_gradient, expected_rows, linear_nats
 
 Softmax = Literal["full", "adaptive"]
 
@@ -33,15 +35,23 @@ class SoftmaxOutput(nn.Module):
     """log P = log softmax(h Wᵀ + b), W [V, H], b [V].
 
     `weight`: a parameter [V, H] to share (weight tying, Press & Wolf 2017; Inan et al. 2017);
-    without it the layer has its own.
+    without it the layer has its own. `backend`: see `fuses`.
     """
 
-    def __init__(self, hidden_size: int, vocabulary_size: int, weight: nn.Parameter | None = None) -> None:
+    def __init__(
+        self,
+        hidden_size: int,
+        vocabulary_size: int,
+        weight: nn.Parameter | None = None,
+        *,
+        backend: str = "auto",
+    ) -> None:
         super().__init__()
         self.weight = (
             weight if weight is not None else nn.Parameter(torch.empty(vocabulary_size, hidden_size))
         )
         self.bias = nn.Parameter(torch.zeros(vocabulary_size))
+        self.backend = backend
 
     def log_probs(self, hidden: Tensor) -> Tensor:
         """hidden [N, H] → log-probabilities [N, V]."""
@@ -49,6 +59,8 @@ class SoftmaxOutput(nn.Module):
 
     def token_nats(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """hidden [N, H], targets [N] int64 → -log P(target) [N]."""
+        if fuses(self.backend, hidden, self.weight, self.bias):
+            return linear_nats(hidden, self.weight, self.bias, targets)
         return _in_blocks(self._token_nats, hidden, targets, width=len(self.bias))
 
     def _token_nats(self, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -66,10 +78,17 @@ class AdaptiveOutput(nn.Module):
     i sees h through a projection that is 4 (16) times smaller. Ids must fall in frequency, as a
     `Vocabulary`'s do. The head has a bias, the tails have none.
 
-    cutoffs: the first id of each tail; None chooses (`default_cutoffs`).
+    cutoffs: the first id of each tail; None chooses (`default_cutoffs`). `backend`: see `fuses`.
     """
 
-    def __init__(self, hidden_size: int, vocabulary_size: int, cutoffs: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        hidden_size: int,
+        vocabulary_size: int,
+        cutoffs: Sequence[int] | None = None,
+        *,
+        backend: str = "auto",
+    ) -> None:
         super().__init__()
         chosen = check_cutoffs(cutoffs, vocabulary_size)
         self.layer = nn.AdaptiveLogSoftmaxWithLoss(
@@ -79,6 +98,7 @@ class AdaptiveOutput(nn.Module):
             div_value=division(hidden_size, len(chosen)),
             head_bias=True,
         )
+        self.backend = backend
 
     def log_probs(self, hidden: Tensor) -> Tensor:
         """hidden [N, H] → log-probabilities [N, V]."""
@@ -88,7 +108,26 @@ class AdaptiveOutput(nn.Module):
 
     def token_nats(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """hidden [N, H], targets [N] int64 → -log P(target) [N]."""
+        if fuses(self.backend, hidden, self.layer.head.weight):
+            return self._fused_nats(hidden.float(), targets)
         return _in_blocks(self._token_nats, hidden, targets, width=self.layer.n_classes)
+
+    def _fused_nats(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """-log P_head of every row, plus -log P_tail of the rows whose target is in a tail."""
+        layer, cutoffs = self.layer, self.layer.cutoffs  # the last cutoff is V
+        first = cutoffs[0]
+        bounds = torch.tensor(cutoffs, device=targets.device)
+        which = torch.bucketize(targets, bounds, right=True)  # 0: frequent; i: tail i - 1
+        in_head = torch.where(which == 0, targets, first - 1 + which)
+        nats = linear_nats(hidden, layer.head.weight, layer.head.bias, in_head)
+        for tail, (projection, output) in enumerate(layer.tail):
+            rows = (which == tail + 1).nonzero()[:, 0]
+            if len(rows):
+                projected = F.linear(hidden.index_select(0, rows), projection.weight)
+                with expect_gradient(expected_rows(rows)):
+                    more = linear_nats(projected, output.weight, None, targets[rows] - cutoffs[tail])
+                nats = nats.index_add(0, rows, more)
+        return nats
 
     def _token_nats(self, hidden: Tensor, targets: Tensor) -> Tensor:
         # torch's layer copies rows between dtypes that autocast would make unequal, so it is off here
@@ -98,6 +137,23 @@ class AdaptiveOutput(nn.Module):
 
 
 Output = SoftmaxOutput | AdaptiveOutput
+
+
+def fuses(backend: str, hidden: Tensor, *weights: Tensor) -> bool:
+    """Whether the fused kernels compute this loss: where they are there, and it is in float32 on the CPU.
+
+    auto: if they can; fused: they must (OptionError); torch, reference: never.
+    """
+    if backend not in ("auto", "fused"):
+        return False
+    fits = hidden.dtype in (torch.float32, torch.bfloat16) and native.takes(*weights)
+    if backend == "fused" and not fits:
+        native.require()
+        raise OptionError(
+            f"the fused kernels compute in float32 on the CPU, not in {weights[0].dtype} on {hidden.device}.",
+            remedy="use backend='auto' or 'torch'.",
+        )
+    return fits
 
 
 def default_cutoffs(vocabulary_size: int) -> tuple[int, ...]:

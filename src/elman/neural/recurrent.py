@@ -86,7 +86,7 @@ class RecurrentModel(NeuralModel):
         options = self.config
         self.dropout = nn.Dropout(options.dropout)
         self.recurrence = _recurrence(options)
-        self.output = build_output(options, options.hidden_size, len(vocabulary))
+        self.output = build_output(options, options.hidden_size, len(vocabulary), backend=options.backend)
         self.share_weights()
         if not self.embedding.weight.is_meta:
             self.initialize()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from elman.errors import DivergenceError
 from elman.gradients.clipping import clip_by_norm, clip_by_value
+from elman.kernels.output import expect_gradient
 from elman.language_model import LanguageModel, State, detach
 from elman.text.windows import Window
 from elman.training.config import TrainConfig
@@ -45,19 +46,26 @@ def window_loss(
     device = state[0].device
     ids = window.ids.to(device, non_blocking=True)
     bf16 = config.precision == "bf16"
+    scale = float(batch if config.loss == "sum" else window.events)
+    share = torch.ones(window.length, batch, device=device)  # of every position in the loss, times scale
+    if window.weights is not None:
+        share = share * window.weights.to(device)
+    share[: window.length - window.scored] = 0.0
+    expected = share / scale
+
+    def token_nats(first: int, last: int, state: State) -> tuple[Tensor, State]:
+        with expect_gradient(expected[first:last].flatten()):
+            return model.token_nats(ids[first : last + 1], state)
+
     with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
         if window.advance == window.length:
-            nats, after = model.token_nats(ids, state)
+            nats, after = token_nats(0, window.length, state)
         else:
             # the state to carry is taken on the way; the gradient flows through it all the same
-            first, after = model.token_nats(ids[: window.advance + 1], state)
-            rest, _ = model.token_nats(ids[window.advance :], after)
+            first, after = token_nats(0, window.advance, state)
+            rest, _ = token_nats(window.advance, window.length, after)
             nats = torch.cat([first, rest])
-    scored = nats[window.length - window.scored :]
-    if window.weights is not None:
-        scored = scored * window.weights[window.length - window.scored :].to(device)
-    scale = float(batch if config.loss == "sum" else window.events)
-    return scored.sum() / scale, scale, detach(after)
+    return (nats * share).sum() / scale, scale, detach(after)
 
 
 def clip_gradients(parameters: list[nn.Parameter], config: TrainConfig) -> float:
