@@ -17,11 +17,10 @@
 // chunk of E, 104 × 256 × 4 = 106 kB, and of W, 83 kB. In the first: 13 words of W, 10 kB, beside one panel of
 // hᵀ, 26 kB. From further away once per block: W and dW, 4 MB each (dW comes and goes), E, 5 MB, written and
 // read; against 1.5 GFLOP of products. R falls with H, so that hᵀ and dh stay where they are (`block_rows`).
-#include "output.hpp"
-
 #include <algorithm>
 #include <cmath>
 
+#include "output_layout.hpp"
 #include "pack.hpp"
 #include "threads.hpp"
 #include "tile.hpp"
@@ -31,47 +30,11 @@ namespace elman::ELMAN_ISA {
 
 namespace {
 
-constexpr long GRAIN = 2 * ROWS;  // words; even, so that pairs of words stay with one thread
-constexpr long CHUNK = 4 * GRAIN;
-constexpr long MOST_ROWS = 256;   // of R, a multiple of PANEL
-constexpr float SLACK = 20.f;     // E <= exp(20): far from overflow, and sums of it too
-
-// Where the parts of one thread's scratch lie, counted in 4-byte words, each part aligned to 64 bytes.
-template <class Kind> struct Layout {
-    long R, depth_h, padded_h, total = 0;
-    long hidden, exps, raw, by_pairs, scaled, shifts, dh, shift, sums, factor, along, across;
-
-    Layout(const OutputTask& task, long rows, long words) {
-        constexpr int DEPTH = Kind::DEPTH;
-        const long chunks = (words + CHUNK - 1) / CHUNK;
-        R = rows, depth_h = (task.hidden_size + DEPTH - 1) / DEPTH;
-        padded_h = round_up(task.hidden_size, PANEL);
-        const long kept = task.gradient ? chunks : 1;
-        hidden = part(R * depth_h);                                       // hᵀ [R / PANEL][depth_h][PANEL]
-        exps = part(kept * CHUNK * R / DEPTH);                            // E [words][R]
-        raw = DEPTH == 1 ? exps : part(CHUNK * R);                        // l of one chunk, float32
-        by_pairs = DEPTH == 1 ? exps : part(CHUNK / 2 * R);               // E of one chunk [words / 2][R][2]
-        scaled = part(R / DEPTH * padded_h);                              // f h [padded_h / PANEL][R][PANEL]
-        shifts = part(kept * R);                                          // of each chunk
-        dh = part(R * padded_h);                                          // Eᵀ W
-        shift = part(R), sums = part(R), factor = part(R);                // of the last chunk; S; f
-        along = DEPTH == 1 ? total : part(words * depth_h);               // W in bfloat16, see pack.hpp
-        across = DEPTH == 1 ? total : part((words + 1) / 2 * task.hidden_size);
-    }
-
-  private:
-    long part(long count) {
-        long at = total;
-        total += round_up(count, 16);
-        return at;
-    }
-};
-
 template <class Kind> class Worker {
     static constexpr int DEPTH = Kind::DEPTH;
 
   public:
-    Worker(const OutputTask& task, const Layout<Kind>& at, uint32_t* scratch, const Member& me)
+    Worker(const OutputTask& task, const OutputLayout<Kind>& at, uint32_t* scratch, const Member& me)
         : task_(task), at_(at), all_(scratch), mine_(scratch + me.index * at.total), me_(me),
           share_(me.share(task.vocabulary_size, GRAIN)), H(task.hidden_size) {}
 
@@ -291,7 +254,7 @@ template <class Kind> class Worker {
     float relative(int t, long r) const { return std::exp(theirs(t, at_.shift)[r] - log_z_[r]); }
 
     const OutputTask& task_;
-    const Layout<Kind>& at_;
+    const OutputLayout<Kind>& at_;
     uint32_t *all_, *mine_;
     const Member& me_;
     const Member::Share share_;
@@ -303,24 +266,18 @@ template <class Kind> class Worker {
     float log_z_[MOST_ROWS];
 };
 
-// hᵀ and dh, R × H × 4 bytes each, take at most about 350 kB
-long block_rows(const OutputTask& task) {
-    const long most = std::clamp(88'000 / task.hidden_size / PANEL * PANEL, 2L * PANEL, MOST_ROWS);
-    return std::min(most, round_up(task.rows, PANEL));
-}
-
 template <class Kind> void run(const OutputTask& task) {
     const long R = block_rows(task);
     const long grains = (task.vocabulary_size + GRAIN - 1) / GRAIN;
     const int threads = static_cast<int>(std::min<long>(std::max(task.threads, 1), grains));
     auto layout = [&](int count) {  // the largest share of a team of `count`
-        return Layout<Kind>(task, R, std::min((grains + count - 1) / count * GRAIN, task.vocabulary_size));
+        return OutputLayout<Kind>(task, R, std::min((grains + count - 1) / count * GRAIN, task.vocabulary_size));
     };
     long words = 0;  // the team may turn out smaller than asked for, and its shares larger
     for (int count = 1; count <= threads; count++) words = std::max(words, count * layout(count).total);
     Workspace scratch(static_cast<size_t>(words) * 4);
     parallel(threads, [&](const Member& me) {
-        const Layout<Kind> at = layout(me.count);
+        const OutputLayout<Kind> at = layout(me.count);
         Worker<Kind>(task, at, scratch.as<uint32_t>(), me).run();
     });
 }

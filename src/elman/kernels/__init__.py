@@ -1,0 +1,35 @@
+"""The one seam between modules and what computes them: see `backends`, `output`, `native`."""
+
+from elman.kernels.backends import (
+    BACKENDS,
+    CELLS,
+    Backend,
+    Cell,
+    Layer,
+    Pass,
+    Stack,
+    States,
+    choose,
+    layer_by_layer,
+    reference_layer,
+    run,
+    sequence_backward,
+    sequence_forward,
+)
+
+__all__ = [
+    "BACKENDS",
+    "CELLS",
+    "Backend",
+    "Cell",
+    "Layer",
+    "Pass",
+    "Stack",
+    "States",
+    "choose",
+    "layer_by_layer",
+    "reference_layer",
+    "run",
+    "sequence_backward",
+    "sequence_forward",
+]

@@ -1,0 +1,104 @@
+"""The compiled kernels, where this installation has them: the only importer of `elman._native`.
+
+Everything else asks here whether they are there (`available`), gets them or an error with the remedy
+(`require`), and hands over tensors as addresses (`address`). Without a compiler at installation there is no
+module and everything runs on torch; ELMAN_KERNELS=torch in the environment asks for just that.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from elman.errors import OptionError
+
+ENVIRONMENT = "ELMAN_KERNELS"
+"""best (default), torch, or one of the instruction sets: avx512_bf16, avx512, avx2, portable."""
+
+
+def _load() -> tuple[ModuleType | None, str]:
+    wanted = os.environ.get(ENVIRONMENT, "best")
+    if wanted == "torch":
+        return None, f"{ENVIRONMENT}=torch in the environment switches them off."
+    try:
+        from elman import _native as module  # torch is imported above: its thread pool is borrowed
+    except ImportError as error:
+        return None, f"they are not in this installation ({error})."
+    if not module.use(wanted):
+        raise OptionError(
+            f"{ENVIRONMENT}={wanted} is not among the kernels that run here.",
+            remedy=f"choose one of best, torch, {', '.join(module.instruction_sets())}.",
+        )
+    return module, ""
+
+
+_module, _absent = _load()
+
+
+def available() -> bool:
+    """Whether the compiled kernels can be used."""
+    return _module is not None
+
+
+def require() -> ModuleType:
+    """The module; OptionError where there is none."""
+    if _module is None:
+        raise OptionError(
+            "the fused kernels are not there.",
+            reason=_absent,
+            remedy="use backend='auto' or 'torch'; or install a C++20 compiler (Debian: apt install g++) and "
+            "Elman anew.",
+        )
+    return _module
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """The instruction sets that this processor and this build can run, best first; () without kernels."""
+    return tuple(_module.instruction_sets()) if _module is not None else ()
+
+
+@contextmanager
+def instruction_set(name: str) -> Iterator[None]:
+    """Run the kernels of one instruction set for a while; for tests and benchmarks. OptionError if unknown."""
+    module = require()
+    before = module.instruction_set()
+    if not module.use(name):
+        raise OptionError(
+            f"no kernels for {name!r} here.",
+            remedy=f"choose one of best, {', '.join(instruction_sets())}.",
+        )
+    try:
+        yield
+    finally:
+        module.use(before)
+
+
+def takes(*tensors: Tensor | None) -> bool:
+    """Whether the kernels are there and can compute on these: float32 on the CPU."""
+    return _module is not None and all(
+        t is None or (t.dtype == torch.float32 and t.device.type == "cpu") for t in tensors
+    )
+
+
+def rounds_to_bf16() -> bool:
+    """Whether products should be in bfloat16 here: under autocast, where that is faster than float32."""
+    return (
+        _module is not None
+        and torch.is_autocast_enabled("cpu")
+        and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        and bool(_module.bf16_is_faster())
+    )
+
+
+def address(tensor: Tensor | None) -> int:
+    """Where the numbers of a contiguous tensor lie; 0 for None."""
+    if tensor is None:
+        return 0
+    if not tensor.is_contiguous():
+        raise ValueError("a kernel was given a tensor that is not contiguous")
+    return tensor.data_ptr()
