@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels.hpp"
+#include "ngram.hpp"
 #include "threads.hpp"
 #include "workspace.hpp"
 
@@ -112,6 +113,101 @@ class Stream {
     }
 };
 
+// One direction of one layer. What forward saves has the layout of one instruction set: backward names it.
+using Addresses = std::vector<Address>;
+
+elman::RecurrenceShape recurrence_shape(int cell, const std::vector<int64_t>& batch_sizes, long input_size,
+                                        long hidden_size, bool reverse, int threads, bool bf16) {
+    return {static_cast<elman::Cell>(cell), static_cast<long>(batch_sizes.size()), batch_sizes.at(0), input_size,
+            hidden_size, batch_sizes.data(), reverse, threads, bf16};
+}
+
+elman::RecurrenceWeights recurrence_weights(const Addresses& a) {
+    return {at<const float>(a.at(0)), at<const float>(a.at(1)), at<const float>(a.at(2)), at<const float>(a.at(3))};
+}
+
+const elman::Kernels& kernels_of(const std::string& instruction_set) {
+    const elman::Kernels* found = elman::find(instruction_set.c_str());
+    if (!found) throw nb::value_error("no kernels of this name");
+    return *found;
+}
+
+size_t recurrence_saved(const std::string& instruction_set, int cell, const std::vector<int64_t>& batch_sizes,
+                        long input_size, long hidden_size) {
+    return kernels_of(instruction_set).recurrence.saved_floats(
+        recurrence_shape(cell, batch_sizes, input_size, hidden_size, false, 1, false));
+}
+
+// tensors: weight_ih, weight_hh, bias_ih, bias_hh, x, h, c, output, last h, last c, saved
+void recurrence_forward(const std::string& instruction_set, int cell, const std::vector<int64_t>& batch_sizes,
+                        long input_size, long hidden_size, bool reverse, const Addresses& a, int threads, bool bf16) {
+    const elman::RecurrenceForward task{
+        recurrence_shape(cell, batch_sizes, input_size, hidden_size, reverse, threads, bf16), recurrence_weights(a),
+        at<const float>(a.at(4)), at<const float>(a.at(5)), at<const float>(a.at(6)), at<float>(a.at(7)),
+        at<float>(a.at(8)), at<float>(a.at(9)), at<float>(a.at(10))};
+    const elman::Kernels& kernels = kernels_of(instruction_set);
+    nb::gil_scoped_release free;
+    kernels.recurrence.forward(task);
+}
+
+// tensors: weight_ih, weight_hh, bias_ih, bias_hh, x, saved, doutput, dlast h, dlast c; then the results:
+// dx, dh, dc, dweight_ih, dweight_hh, dbias_ih, dbias_hh
+void recurrence_backward(const std::string& instruction_set, int cell, const std::vector<int64_t>& batch_sizes,
+                         long input_size, long hidden_size, bool reverse, const Addresses& a, int threads, bool bf16) {
+    const elman::RecurrenceBackward task{
+        recurrence_shape(cell, batch_sizes, input_size, hidden_size, reverse, threads, bf16), recurrence_weights(a),
+        at<const float>(a.at(4)), at<const float>(a.at(5)), at<const float>(a.at(6)), at<const float>(a.at(7)),
+        at<const float>(a.at(8)), at<float>(a.at(9)), at<float>(a.at(10)), at<float>(a.at(11)), at<float>(a.at(12)),
+        at<float>(a.at(13)), at<float>(a.at(14)), at<float>(a.at(15))};
+    const elman::Kernels& kernels = kernels_of(instruction_set);
+    nb::gil_scoped_release free;
+    kernels.recurrence.backward(task);
+}
+
+// The n-grams of a text; elman/ngram/native.py.
+class Ngrams {
+    std::unique_ptr<elman::NgramCounts> counts_;
+
+  public:
+    Ngrams(Address ids, long size, long vocabulary_size, int order, int threads) {
+        nb::gil_scoped_release free;
+        counts_ = std::make_unique<elman::NgramCounts>(at<const int32_t>(ids), size, vocabulary_size, order, threads);
+    }
+    long rows(int n) const { return counts_->rows(n); }
+    long kept(int n) const { return counts_->kept(n); }
+    void columns(int n, Address keys, Address raw, Address suffix, Address initial) const {
+        nb::gil_scoped_release free;
+        counts_->columns(n, at<int64_t>(keys), at<int64_t>(raw), at<int64_t>(suffix), at<bool>(initial));
+    }
+    void adjust(Address cuts, Address of_counts) {
+        nb::gil_scoped_release free;
+        counts_->adjust(at<const int64_t>(cuts), at<int64_t>(of_counts));
+    }
+    void unigrams(Address adjusted) const { counts_->unigrams(at<int64_t>(adjusted)); }
+    void estimate(int n, Address discount, Address first, Address keys, Address log10_prob, Address log10_backoff) {
+        nb::gil_scoped_release free;
+        counts_->estimate(n, at<const double>(discount), at<const double>(first), at<int64_t>(keys),
+                          at<float>(log10_prob), at<float>(log10_backoff));
+    }
+};
+
+bool ngram_children(Address keys, long rows, long contexts, long vocabulary_size, Address children) {
+    nb::gil_scoped_release free;
+    return elman::ngram_children(at<const int64_t>(keys), rows, contexts, vocabulary_size, at<uint32_t>(children));
+}
+
+// tables: keys, log10_prob, log10_backoff, children of each order
+void ngram_score(const std::vector<std::array<Address, 4>>& tables, long vocabulary_size, Address stream, long places,
+                 long batch, Address log10, Address matched) {
+    nb::gil_scoped_release free;
+    std::vector<elman::NgramTable> orders;
+    for (const auto& [keys, prob, backoff, children] : tables)
+        orders.push_back({at<const int64_t>(keys), at<const float>(prob), at<const float>(backoff),
+                          at<const uint32_t>(children)});
+    elman::ngram_score(orders.data(), static_cast<int>(orders.size()), vocabulary_size, at<const int64_t>(stream),
+                       places, batch, at<double>(log10), at<int64_t>(matched));
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -129,6 +225,12 @@ NB_MODULE(_native, m) {
     m.def("output_nats", &output_nats, "rows"_a, "hidden_size"_a, "vocabulary_size"_a, "hidden"_a, "weight"_a,
           "bias"_a, "targets"_a, "nats"_a, "gradient"_a, "dhidden"_a, "dweight"_a, "dbias"_a, "threads"_a,
           "bf16"_a);
+    m.def("recurrence_saved", &recurrence_saved, "instruction_set"_a, "cell"_a, "batch_sizes"_a, "input_size"_a,
+          "hidden_size"_a);
+    m.def("recurrence_forward", &recurrence_forward, "instruction_set"_a, "cell"_a, "batch_sizes"_a,
+          "input_size"_a, "hidden_size"_a, "reverse"_a, "tensors"_a, "threads"_a, "bf16"_a);
+    m.def("recurrence_backward", &recurrence_backward, "instruction_set"_a, "cell"_a, "batch_sizes"_a,
+          "input_size"_a, "hidden_size"_a, "reverse"_a, "tensors"_a, "threads"_a, "bf16"_a);
     nb::class_<Stream>(m, "Stream")
         .def(nb::init<int, int, long, long, long, const std::vector<std::pair<Address, Address>>&,
                       const std::vector<Address>&>(),
@@ -140,4 +242,17 @@ NB_MODULE(_native, m) {
              "threads"_a)
         .def("best", &Stream::best, "batch"_a, "state"_a, "tokens"_a, "most"_a, "tokens_out"_a, "log_probs"_a,
              "threads"_a);
+    nb::class_<Ngrams>(m, "Ngrams")
+        .def(nb::init<Address, long, long, int, int>(), "ids"_a, "size"_a, "vocabulary_size"_a, "order"_a,
+             "threads"_a)
+        .def("rows", &Ngrams::rows, "n"_a)
+        .def("kept", &Ngrams::kept, "n"_a)
+        .def("columns", &Ngrams::columns, "n"_a, "keys"_a, "raw"_a, "suffix"_a, "initial"_a)
+        .def("adjust", &Ngrams::adjust, "cuts"_a, "of_counts"_a)
+        .def("unigrams", &Ngrams::unigrams, "adjusted"_a)
+        .def("estimate", &Ngrams::estimate, "n"_a, "discount"_a, "first"_a, "keys"_a, "log10_prob"_a,
+             "log10_backoff"_a);
+    m.def("ngram_children", &ngram_children, "keys"_a, "rows"_a, "contexts"_a, "vocabulary_size"_a, "children"_a);
+    m.def("ngram_score", &ngram_score, "tables"_a, "vocabulary_size"_a, "stream"_a, "places"_a, "batch"_a, "log10"_a,
+          "matched"_a);
 }

@@ -63,17 +63,20 @@ const Kernels& kernels() {
     return one ? *one : *choice().tables[0];
 }
 
+const Kernels* find(const char* name) {
+    for (int i = 0; i < choice().count; i++)
+        if (strcmp(choice().names[i], name) == 0) return choice().tables[i];
+    return nullptr;
+}
+
 bool use(const char* name) {
     if (strcmp(name, "best") == 0) {
         chosen = nullptr;
         return true;
     }
-    for (int i = 0; i < choice().count; i++)
-        if (strcmp(choice().names[i], name) == 0) {
-            chosen = choice().tables[i];
-            return true;
-        }
-    return false;
+    const Kernels* one = find(name);
+    if (one) chosen = one;
+    return one != nullptr;
 }
 
 const char* const* available() { return choice().names; }

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "output.hpp"
+#include "recurrence.hpp"
 #include "streaming.hpp"
 
 namespace elman {
@@ -17,10 +18,13 @@ struct Kernels {
     const char* name;  // "portable", "avx2", "avx512", "avx512_bf16"
     OutputKernels output;
     const StreamKernels* stream;
+    RecurrenceKernels recurrence;
 };
 
 // The kernels in use: the best that this processor can run, unless `use` chose others.
 const Kernels& kernels();
+// Those of one name, or null.
+const Kernels* find(const char* name);
 // Chooses by name; false where this processor or this build has them not. "best" undoes the choice.
 bool use(const char* name);
 // Names that `use` accepts here, best first, null at the end.

@@ -8,6 +8,9 @@
 namespace elman::ELMAN_ISA {
 
 void output_nats(const OutputTask& task);
+size_t recurrence_saved_floats(const RecurrenceShape& shape);
+void recurrence_forward(const RecurrenceForward& task);
+void recurrence_backward(const RecurrenceBackward& task);
 extern const StreamKernels stream_kernels;
 
 extern const Kernels table;
@@ -15,6 +18,7 @@ const Kernels table{
     ELMAN_STRING(ELMAN_ISA),
     {output_nats},
     &stream_kernels,
+    {recurrence_saved_floats, recurrence_forward, recurrence_backward},
 };
 
 }  // namespace elman::ELMAN_ISA
