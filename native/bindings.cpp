@@ -3,11 +3,14 @@
 // Shapes, dtypes, contiguity and lifetimes are checked by elman/kernels.py, the only importer; here an
 // address is an integer (Tensor.data_ptr()), 0 for null. The interpreter is free while a kernel runs.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <array>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -225,6 +228,10 @@ NB_MODULE(_native, m) {
     m.def("output_nats", &output_nats, "rows"_a, "hidden_size"_a, "vocabulary_size"_a, "hidden"_a, "weight"_a,
           "bias"_a, "targets"_a, "nats"_a, "gradient"_a, "dhidden"_a, "dweight"_a, "dbias"_a, "threads"_a,
           "bf16"_a);
+    m.def("peak", [](int threads, long rounds) {
+        nb::gil_scoped_release free;
+        return elman::kernels().peak(threads, rounds);
+    }, "threads"_a, "rounds"_a);
     m.def("recurrence_saved", &recurrence_saved, "instruction_set"_a, "cell"_a, "batch_sizes"_a, "input_size"_a,
           "hidden_size"_a);
     m.def("recurrence_forward", &recurrence_forward, "instruction_set"_a, "cell"_a, "batch_sizes"_a,

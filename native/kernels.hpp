@@ -19,6 +19,7 @@ struct Kernels {
     OutputKernels output;
     const StreamKernels* stream;
     RecurrenceKernels recurrence;
+    double (*peak)(int threads, long rounds);  // GFLOP/s of float32 multiply-adds in registers
 };
 
 // The kernels in use: the best that this processor can run, unless `use` chose others.

@@ -11,6 +11,7 @@ void output_nats(const OutputTask& task);
 size_t recurrence_saved_floats(const RecurrenceShape& shape);
 void recurrence_forward(const RecurrenceForward& task);
 void recurrence_backward(const RecurrenceBackward& task);
+double peak(int threads, long rounds);
 extern const StreamKernels stream_kernels;
 
 extern const Kernels table;
@@ -19,6 +20,7 @@ const Kernels table{
     {output_nats},
     &stream_kernels,
     {recurrence_saved_floats, recurrence_forward, recurrence_backward},
+    peak,
 };
 
 }  // namespace elman::ELMAN_ISA
