@@ -1,11 +1,12 @@
 """A stack of recurrent layers over a whole sequence: the one seam between modules and what computes them.
 
     torch       torch's own kernels (oneDNN, cuDNN), the whole stack in one call
+    fused       compiled code, one layer at a time, float32 on the CPU (`fused`)
     reference   the cells' `step` and `step_backward` over time, one layer at a time, any device and dtype
     auto        the fastest that supports the call
 
-A faster backend comes in here as one more `Layer` function and one more row of `BACKENDS`; the modules
-in `recurrence` do not change. This file knows nothing of modules, batch_first or unbatched input.
+A backend is one `Layer` function and one row of `BACKENDS`; the modules in `recurrence` do not change. This
+file knows nothing of modules, batch_first or unbatched input.
 
 T steps, B batch, N = sum of batch_sizes rows (N = T·B when no sequence is packed), D input size, H hidden
 size, L layers, K = L · directions. Rows are ordered by time, then batch: the layout of PackedSequence.
@@ -25,6 +26,7 @@ from torch.nn.functional import dropout
 
 from elman.cells import Gradients, Parameters, gru, lstm, rnn
 from elman.errors import OptionError
+from elman.kernels import fused, native
 
 Cell = Literal["rnn_tanh", "rnn_relu", "lstm", "gru"]
 States = tuple[Tensor, ...]
@@ -64,14 +66,11 @@ Backend = Callable[[Stack, Tensor, States, Tensor | None], tuple[Tensor, States]
 
 
 def choose(backend: str, *, proj_size: int = 0) -> str:
-    """The name of the backend that will run; OptionError where there is none or it cannot do this."""
+    """The name, if there is such a backend here and it can do this; OptionError otherwise."""
     if backend == "auto":
-        return "torch"
+        return backend
     if backend == "fused":
-        raise OptionError(
-            "backend 'fused' is not in this build of Elman.",
-            remedy="use backend='auto', which takes the fastest that there is.",
-        )
+        native.require()
     if backend not in BACKENDS:
         raise OptionError(
             f"there is no backend {backend!r}.",
@@ -94,7 +93,38 @@ def run(
     With `batch_sizes` [T] int64 (CPU), x is the data of a PackedSequence [N, D] and so is the output. The
     rows of the state are in the order of the packed batch. Differentiable in x, state and weights.
     """
-    return BACKENDS[choose(backend, proj_size=stack.proj_size)](stack, x, state, batch_sizes)
+    if choose(backend, proj_size=stack.proj_size) != "auto":
+        return BACKENDS[backend](stack, x, state, batch_sizes)
+    if not stack.proj_size and x.shape[:-1].numel() >= FEW_ROWS and fused.takes(stack.weights, state, x):
+        return _fused(stack, x, state, batch_sizes, again=True)
+    return _torch(stack, x, state, batch_sizes)
+
+
+FEW_ROWS = 8
+"""Below so many rows the weights are not worth the packing that makes the fused product of them fast."""
+
+
+def _fused(
+    stack: Stack, x: Tensor, state: States, batch_sizes: Tensor | None, *, again: bool = False
+) -> tuple[Tensor, States]:
+    if not fused.takes(stack.weights, state, x):
+        raise OptionError(
+            f"backend 'fused' computes in float32 on the CPU, not in {stack.weights[0].dtype} on {x.device}.",
+            remedy="use backend='auto' or 'torch'.",
+        )
+    if not x.numel():
+        return _torch(stack, x, state, batch_sizes)
+    return _run_layers(_fused_layer_again if again else fused.layer, stack, x, state, batch_sizes)
+
+
+def _fused_layer_again(one: Pass, p: Parameters, x: Tensor, state: States) -> tuple[Tensor, States]:
+    """The fused `Layer`, which can be differentiated twice: the gradient's gradient is the reference's."""
+
+    def again(p: Parameters, x: Tensor, state: States) -> list[Tensor]:
+        output, last, _ = sequence_forward(one, p, x, state)
+        return [output, *last]
+
+    return fused.layer(one, p, x, state, again=again)
 
 
 def _torch(stack: Stack, x: Tensor, state: States, batch_sizes: Tensor | None) -> tuple[Tensor, States]:
@@ -139,7 +169,7 @@ def _run_layers(
             output, ends = layer(one, p, x, tuple(s[k] for s in state))
             outputs.append(output)
             last.append(ends)
-        x = torch.cat(outputs, dim=1)  # [N, H · directions]
+        x = torch.cat(outputs, dim=1) if directions == 2 else outputs[0]  # [N, H · directions]
         if stack.dropout and stack.training and level + 1 < stack.num_layers:
             x = dropout(x, stack.dropout, training=True)
     return x.reshape(*steps, x.shape[-1]), tuple(torch.stack(s) for s in zip(*last, strict=True))
@@ -262,4 +292,8 @@ def reference_layer(one: Pass, p: Parameters, x: Tensor, state: States) -> tuple
     return output, tuple(last)
 
 
-BACKENDS: dict[str, Backend] = {"torch": _torch, "reference": layer_by_layer(reference_layer)}
+BACKENDS: dict[str, Backend] = {
+    "torch": _torch,
+    "fused": _fused,
+    "reference": layer_by_layer(reference_layer),
+}
