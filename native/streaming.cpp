@@ -137,7 +137,7 @@ template <class Kind> class Worker {
         auto* x = reinterpret_cast<float*>(to);
         const long begin = token * m_.E;
         const StreamMatrix& from = m_.embedding;
-        if (m_.weights == StreamWeights::float32) {
+        if (m_.weights == StreamWeights::float32 || m_.weights == StreamWeights::in_place) {
             memcpy(x, static_cast<const float*>(from.data) + begin, m_.E * 4);
         } else if (m_.weights == StreamWeights::bfloat16) {
             for (long k = 0; k < m_.E; k++) {
@@ -164,7 +164,7 @@ template <class Kind> class Worker {
                 const long at = panel * C * LANES;
                 for_rows<Kind, C>(weights.input, panel, x, steps_ * B, room_, [&](long row, const Floats* v) {
                     for (int c = 0; c < C; c++)
-                        store(products + row * width + at + c * LANES, v[c] + load(weights.bias + at + c * LANES));
+                        store(products + row * width + at + c * LANES, v[c] + gate_bias(weights, panel, c, C == 3));
                 });
             });
             for (long t = 0; t < steps_; t++) {
@@ -180,7 +180,7 @@ template <class Kind> class Worker {
                     const float* from = products + t * B * width + panel * C * LANES;
                     for_rows<Kind, C>(weights.recurrent, panel, a, B, room_, [&](long b, const Floats* v) {
                         const long unit = b * Hp + panel * m_.units;
-                        step<C>(v, from + b * width, weights.inner + panel * m_.units, old + unit,
+                        step<C>(v, from + b * width, inner_bias(weights, panel), old + unit,
                                 floats(at_.c) + start + unit, h + (B + t * B) * Hp + unit);
                     });
                 });
@@ -191,6 +191,28 @@ template <class Kind> class Worker {
         if (me_.index == 0) memcpy(floats(at_.h) + start, h + steps_ * B * Hp, B * Hp * 4);
     }
 
+    ELMAN_INLINE Floats gate_bias(const StreamPackedLayer& weights, long panel, int c, bool gru) {
+        if constexpr (!Kind::IN_PLACE) return load(weights.bias + (panel * weights.input.columns + c) * LANES);
+        const int lanes = weights.input.lanes(panel, c);
+        const long row = weights.input.row(panel, c);
+        Floats bias = load_first(weights.bias_input + row, lanes);
+        return gru && c == 2 ? bias : bias + load_first(weights.bias_recurrent + row, lanes);
+    }
+    Floats inner_bias(const StreamPackedLayer& weights, long panel) const {
+        if constexpr (!Kind::IN_PLACE) return load(weights.inner + panel * m_.units);
+        if (m_.gates != 3) return Floats{};
+        return load_first(weights.bias_recurrent + 2 * m_.H + panel * LANES, weights.recurrent.lanes(panel, 2));
+    }
+    Floats output_bias(long panel, int c) const {
+        const long at = (panel * 4 + c) * LANES;
+        if constexpr (!Kind::IN_PLACE) return load(m_.output_bias + at);
+        const int lanes = m_.output.lanes(panel, c);
+        if (lanes == LANES) return load(m_.output_bias + at);
+        Floats bias = broadcast(-1e30f);
+        for (int lane = 0; lane < lanes; lane++) bias[lane] = m_.output_bias[at + lane];
+        return bias;
+    }
+
     template <class F> void with_columns(const F& f) const {
         if (m_.columns == 3) f.template operator()<3>();
         else f.template operator()<4>();
@@ -198,7 +220,7 @@ template <class Kind> class Worker {
 
     // One panel of one row: v[C] = W_hh h, p = W_ih x + b, gates in torch's order; writes h and c.
     template <int C>
-    ELMAN_INLINE void step_lstm_gru(const Floats* v, const float* p, const float* inner, const float* old, float* c, float* h) {
+    ELMAN_INLINE void step_lstm_gru(const Floats* v, const float* p, Floats inner, const float* old, float* c, float* h) {
         if constexpr (C == 4) {
             Floats i = sigmoid(v[0] + load(p)), f = sigmoid(v[1] + load(p + LANES));
             Floats g = tanh(v[2] + load(p + 2 * LANES)), o = sigmoid(v[3] + load(p + 3 * LANES));
@@ -207,12 +229,12 @@ template <class Kind> class Worker {
             store(h, o * tanh(cell));
         } else {
             Floats r = sigmoid(v[0] + load(p)), z = sigmoid(v[1] + load(p + LANES));
-            Floats n = tanh(load(p + 2 * LANES) + r * (v[2] + load(inner)));
+            Floats n = tanh(load(p + 2 * LANES) + r * (v[2] + inner));
             store(h, n + z * (load(old) - n));  // (1 - z) n + z h
         }
     }
     template <int C>
-    void step(const Floats* v, const float* p, const float* inner, const float* old, float* c, float* h) const {
+    void step(const Floats* v, const float* p, Floats inner, const float* old, float* c, float* h) const {
         if (m_.gates != 1) return step_lstm_gru<C>(v, p, inner, old, c, h);
         for (int u = 0; u < C; u++) {
             Floats a = v[u] + load(p + u * LANES);
@@ -238,7 +260,7 @@ template <class Kind> class Worker {
             for_rows<Kind, 4>(m_.output, panel, x, count, room_, [&](long row, const Floats* v) {
                 float* own = sums + row * 2 * LANES;
                 Floats l[4], shift = load(own), sum = load(own + LANES);
-                for (int c = 0; c < 4; c++) l[c] = v[c] + load(m_.output_bias + at + c * LANES);
+                for (int c = 0; c < 4; c++) l[c] = v[c] + output_bias(panel, c);
                 Floats most = max(max(l[0], l[1]), max(l[2], l[3]));
                 if (any_above(most, shift + SLACK)) {
                     Floats higher = max(shift, most);
@@ -364,6 +386,7 @@ void run(const StreamModel& model, const StreamCall& call) {
         case StreamWeights::float32: return run_kind<StreamFloat32>(m, call);
         case StreamWeights::bfloat16: return run_kind<StreamBfloat16>(m, call);
         case StreamWeights::int8: return run_kind<StreamInt8>(m, call);
+        case StreamWeights::in_place: return run_kind<StreamInPlace>(m, call);
     }
 }
 

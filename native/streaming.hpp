@@ -1,5 +1,5 @@
 // A whole recurrent language model as one object: a call per token for embedding, layers and next-token
-// log-probabilities, with the weights packed once in the order in which a step reads them.
+// log-probabilities, with the weights packed once in the order in which a step reads them, or read in place.
 //
 // Axes as in kernels.hpp. One stream reads every weight once per token, so the time is that of moving them:
 // bfloat16 halves and int8 quarters it. B streams side by side read them once for all.
@@ -10,9 +10,10 @@
 namespace elman {
 
 enum class StreamCell : int { rnn_tanh, rnn_relu, lstm, gru };
-enum class StreamWeights : int { float32, bfloat16, int8 };
+// in_place: float32, not packed but read where the caller keeps it: what changes there counts at once.
+enum class StreamWeights : int { float32, bfloat16, int8, in_place };
 
-// [rows, columns], rows contiguous: float, uint16_t (bits of a bfloat16) or int8_t. In int8, row r stands for
+// [rows, columns], rows contiguous: float (float32, in_place), uint16_t (bits of a bfloat16) or int8_t. In int8, row r stands for
 // scale[r] · q[r], q in -127 … 127; `scale` is null otherwise.
 struct StreamMatrix {
     const void* data;

@@ -12,6 +12,7 @@ struct StreamPackedLayer {
     Packed input, recurrent;
     const float* bias;    // of the input product, packed order: both biases, but for the GRU's n only the input's
     const float* inner;   // GRU: bias_recurrent of n, by unit; 0 else
+    const float *bias_input, *bias_recurrent;  // in place: the caller's
 };
 
 struct StreamPacked : StreamModel {
@@ -26,7 +27,7 @@ struct StreamPacked : StreamModel {
     StreamMatrix embedding;  // where the caller keeps it
     StreamPackedLayer layer[MOST_LAYERS];
     Packed output;
-    const float* output_bias;                 // -1e30 for columns that are added
+    const float* output_bias;                 // packed order, -1e30 for columns that are added; or the caller's
     mutable std::atomic<unsigned> turn{0};    // calls so far: every second one goes through the panels backward
     Workspace memory;
 
@@ -85,6 +86,9 @@ struct StreamPacked : StreamModel {
                 auto gate_row = [this](long column) { return row_of(column); };
                 to.input = matrix(from.input, l ? model_.H : model_.E, panels, model_.columns, gate_row);
                 to.recurrent = matrix(from.recurrent, model_.H, panels, model_.columns, gate_row);
+                to.bias_input = from.bias_input, to.bias_recurrent = from.bias_recurrent;
+                place(to.input, model_.gates > 1), place(to.recurrent, model_.gates > 1);
+                if (in_place()) continue;
                 float* bias = part<float>(panels * model_.columns * LANES);
                 float* inner = part<float>(model_.padded_h);
                 to.bias = bias, to.inner = inner;
@@ -101,14 +105,26 @@ struct StreamPacked : StreamModel {
             }
             const long V = model_.V, out = (V + 4 * LANES - 1) / (4 * LANES);
             model_.output = matrix(source_.output, model_.H, out, 4, [V](long column) { return column < V ? column : -1; });
+            place(model_.output, false);
+            model_.output.limit = V;
+            model_.output_bias = source_.output_bias;
+            if (in_place()) return;
             float* bias = part<float>(out * 4 * LANES);
             model_.output_bias = bias;
             if (memory_)
                 for (long v = 0; v < out * 4 * LANES; v++) bias[v] = v < V ? source_.output_bias[v] : -1e30f;
         }
 
+        bool in_place() const { return model_.weights == StreamWeights::in_place; }
+        void place(Packed& matrix, bool gates) const {
+            matrix.per_vector = gates ? model_.H : LANES;
+            matrix.per_panel = gates ? LANES : matrix.columns * LANES;
+            matrix.limit = model_.H;
+        }
+
         template <class Row>
         Packed matrix(const StreamMatrix& from, long depth, long panels, int columns, const Row& row_of_column) {
+            if (in_place()) return {static_cast<const char*>(from.data), nullptr, nullptr, panels, depth, columns, 0, 0, 0};
             const long size = model_.weights == StreamWeights::float32 ? 4 : model_.weights == StreamWeights::bfloat16 ? 2 : 1;
             const long per_word = 4 / size;
             const bool quantized = model_.weights == StreamWeights::int8;
@@ -133,7 +149,7 @@ struct StreamPacked : StreamModel {
                     if (quantized) scale[column] = row < 0 ? 0.f : from.scale[row], sums[column] = 128 * total;
                 }
             }
-            return {data, scale, sums, panels, words, columns};
+            return {data, scale, sums, panels, words, columns, 0, 0, 0};
         }
     };
 };

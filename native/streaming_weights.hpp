@@ -22,11 +22,17 @@ constexpr int VECTOR = 4 * LANES;                     // bytes
 constexpr long MANY = 2 * ROWS, DEEP = 128;            // from so many rows on, by blocks of depth
 constexpr int MOST_ROWS = REGISTERS == 32 ? 6 : 3;    // of a tile, beside at most 4 vectors of columns
 
+// Read where they lie, [row][k]: sums along k, LANES rows at once, then across the lanes.
+struct StreamInPlace {
+    static constexpr int DEPTH = 1, STEP = 4;
+    static constexpr bool QUANTIZED = false, IN_PLACE = true;
+};
+
 struct StreamFloat32 {
     using Sum = Floats;
     using Right = Floats;
     static constexpr int DEPTH = 1, STEP = 4;  // k and bytes of activations per word
-    static constexpr bool QUANTIZED = false;
+    static constexpr bool QUANTIZED = false, IN_PLACE = false;
     ELMAN_INLINE Right prepare(Words w) { return load_as<Floats>(&w); }
     ELMAN_INLINE Sum multiply_add(Sum sum, const char* a, Right b) {
         float x;
@@ -42,7 +48,7 @@ struct StreamBfloat16 {
         Floats low, high;
     };
     static constexpr int DEPTH = 2, STEP = 8;
-    static constexpr bool QUANTIZED = false;
+    static constexpr bool QUANTIZED = false, IN_PLACE = false;
     ELMAN_INLINE Right prepare(Words w) {
         Words low = w << 16, high = w & 0xffff0000u;
         return {load_as<Floats>(&low), load_as<Floats>(&high)};
@@ -57,7 +63,7 @@ struct StreamBfloat16 {
 struct StreamInt8 {
     using Sum = Ints;
     static constexpr int DEPTH = 4, STEP = 4;
-    static constexpr bool QUANTIZED = true;
+    static constexpr bool QUANTIZED = true, IN_PLACE = false;
 #if defined(__AVX512VNNI__)
     using Right = Words;
     ELMAN_INLINE Right prepare(Words w) { return w; }
@@ -101,14 +107,21 @@ struct StreamInt8 {
 #endif
 };
 
-// A packed matrix; every pointer into the memory of its model.
+// A packed matrix; every pointer into the memory of its model. In place: `data` is the stored matrix.
 struct Packed {
     const char* data;
     const float* scale;    // int8: of each column, packed order
     const int32_t* sums;   // int8: 128 Σ_k q of each column
     long panels, words;    // words even
     int columns;           // C
+    // Where stored rows are: row(panel, c) is that of lane 0 of vector c, and lanes(panel, c) follow from there.
+    long per_vector, per_panel, limit;
 
+    long row(long panel, int c) const { return c * per_vector + panel * per_panel; }
+    int lanes(long panel, int c) const {
+        long left = limit - (per_vector == LANES ? row(panel, c) : panel * per_panel);
+        return left > LANES ? LANES : left > 0 ? static_cast<int>(left) : 0;
+    }
     long panel_bytes() const { return words * columns * VECTOR; }
 };
 
@@ -160,9 +173,69 @@ ELMAN_INLINE void accumulate(typename Kind::Sum (&acc)[R][C], long words, const 
     }
 }
 
+// The products of x [K] with LANES rows of w [., K], the last of which counts for all lanes after it.
+ELMAN_INLINE Floats along_rows(const float* w, long K, int last, const float* x) {
+    Words acc[LANES];
+    Floats sums[LANES]{};
+    if (last == LANES - 1) {
+        const float* rows[(LANES + 2) / 3];  // one pointer for three rows, as in tile.hpp
+#pragma GCC unroll 6
+        for (int g = 0; g < (LANES + 2) / 3; g++) rows[g] = w + 3 * g * K;
+        long k = 0;
+        for (; k + LANES <= K; k += LANES) {
+            const Floats right = load(x + k);
+#pragma GCC unroll 16
+            for (int r = 0; r < LANES; r++) sums[r] += load(rows[r / 3] + r % 3 * K) * right;
+#pragma GCC unroll 6
+            for (int g = 0; g < (LANES + 2) / 3; g++) {
+                rows[g] += LANES;
+#if defined(__x86_64__)
+                asm("" : "+r"(rows[g]));
+#endif
+            }
+        }
+        if (k < K) {
+            const int rest = static_cast<int>(K - k);
+            const Floats right = load_first(x + k, rest);
+#pragma GCC unroll 16
+            for (int r = 0; r < LANES; r++) sums[r] += load_first(rows[r / 3] + r % 3 * K, rest) * right;
+        }
+#pragma GCC unroll 16
+        for (int r = 0; r < LANES; r++) acc[r] = load_as<Words>(&sums[r]);
+    } else {
+        for (int r = 0; r <= last; r++) {
+            Floats sum{};
+            for (long k = 0; k < K; k += LANES) {
+                const int lanes = K - k < LANES ? static_cast<int>(K - k) : LANES;
+                sum += load_first(w + r * K + k, lanes) * load_first(x + k, lanes);
+            }
+            acc[r] = load_as<Words>(&sum);
+        }
+        for (int r = last + 1; r < LANES; r++) acc[r] = acc[last];
+    }
+    transpose(acc);
+    Floats total{};
+#pragma GCC unroll 16
+    for (int r = 0; r < LANES; r++) total += load_as<Floats>(&acc[r]);
+    return total;
+}
+
 // Calls f(row, v) for each row, v[C] its products with the columns of one panel. room: rows · C · LANES floats.
 template <class Kind, int C, class F>
 ELMAN_INLINE void for_rows(const Packed& m, long panel, const Activations& a, long rows, float* room, const F& f) {
+    if constexpr (Kind::IN_PLACE) {
+        for (long row = 0; row < rows; row++) {
+            Floats done[C];
+            const auto* x = reinterpret_cast<const float*>(a.data + row * a.stride);
+            for (int c = 0; c < C; c++) {
+                const int lanes = m.lanes(panel, c);
+                const float* w = reinterpret_cast<const float*>(m.data) + m.row(panel, c) * m.words;
+                done[c] = lanes ? along_rows(w, m.words, lanes - 1, x) : Floats{};
+            }
+            f(row, done);
+        }
+        return;
+    } else {
     const char* b = m.data + panel * m.panel_bytes();
     if constexpr (Kind::DEPTH == 1) {
         if (rows >= MANY) {
@@ -202,6 +275,7 @@ ELMAN_INLINE void for_rows(const Packed& m, long panel, const Activations& a, lo
             }
         });
         for (int r = 0; r < count; r++) f(row + r, done[r]);
+    }
     }
 }
 

@@ -28,6 +28,7 @@ from elman.text.vocabulary import Vocabulary
 KINDS = {
     "ngram": "elman.ngram.backoff:NgramModel",
     "recurrent": "elman.neural.recurrent:RecurrentModel",
+    "streaming": "elman.neural.streaming:StreamingModel",
     "feedforward": "elman.neural.feedforward:FeedforwardModel",
     "mixture": "elman.mixture:Mixture",
 }

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from elman.errors import ElmanError, OptionError
 from elman.event_nats import device_of, evaluating
+from elman.joining import Joiner
+from elman.kernels.streaming import Drawing
 from elman.language_model import LanguageModel, State, select
-from elman.text.tokenizers import Tokenizer
 
 DEFAULT_LENGTH = 100  # tokens, when neither length nor lines is given
 LONGEST_LINE = 1000  # tokens a line may have when only lines is given: a greedy model may never end it
-JOINED = 64  # tokens looked back on when a new one is joined to the text
 
 
 @dataclass(frozen=True)
@@ -126,11 +126,7 @@ def next_distribution(log_probs: Tensor, settings: GenerationSettings, unk_id: i
         scores[:, unk_id] = -np.inf
     best = scores.max(axis=1, keepdims=True)
     if not np.isfinite(best).all():
-        raise ElmanError(
-            "the model gives probability to no token but <unk>, or NaN.",
-            reason="its training text was almost empty, or its weights are damaged.",
-            remedy="allow unknown tokens with --allow-unknown, or train on more text.",
-        )
+        raise _nothing_to_draw()
     if settings.temperature == 0:
         chosen = np.zeros_like(scores)
         chosen[np.arange(len(scores)), scores.argmax(axis=1)] = 1.0
@@ -152,6 +148,14 @@ def next_distribution(log_probs: Tensor, settings: GenerationSettings, unk_id: i
         ranked /= ranked.sum(axis=1, keepdims=True)
     np.put_along_axis(weights, order, ranked, axis=1)
     return weights
+
+
+def _nothing_to_draw() -> ElmanError:
+    return ElmanError(
+        "the model gives probability to no token but <unk>, or NaN.",
+        reason="its training text was almost empty, or its weights are damaged.",
+        remedy="allow unknown tokens with --allow-unknown, or train on more text.",
+    )
 
 
 def draw(probabilities: np.ndarray, uniform: np.ndarray) -> np.ndarray:
@@ -184,54 +188,50 @@ def token_stream(
     randoms = [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
     running = np.arange(count)
     lines = np.zeros(count, dtype=np.int64)
+    tokens, nats = _drawn(model, log_probs, settings, np.array([random.random() for random in randoms]))
     for step in range(settings.most_tokens):
-        uniform = np.array([randoms[sample].random() for sample in running])
-        tokens = draw(next_distribution(log_probs, settings, model.vocabulary.unk_id), uniform)
         for row, sample in enumerate(running):
-            yield int(sample), int(tokens[row]), -float(log_probs[row, tokens[row]])
+            yield int(sample), int(tokens[row]), float(nats[row])
         lines[running] += tokens == eos
         keep = np.flatnonzero(lines[running] < (settings.lines or np.inf))
         if not len(keep) or step + 1 == settings.most_tokens:
             return
         if len(keep) < len(running):
             state, running, tokens = select(state, torch.from_numpy(keep)), running[keep], tokens[keep]
-        with evaluating(model):
-            state, log_probs = model.advance(state, torch.from_numpy(tokens).to(device_of(state)))
+        uniform = np.array([randoms[sample].random() for sample in running])
+        state, tokens, nats = _next(model, state, tokens, settings, uniform)
 
 
-class Joiner:
-    """Tokens one by one → the text each one adds, so that the pieces make up `tokenizer.join`."""
+def _next(
+    model: LanguageModel, state: State, tokens: np.ndarray, settings: GenerationSettings, uniform: np.ndarray
+) -> tuple[State, np.ndarray, np.ndarray]:
+    """tokens [B], uniform [B] → the state after them, the tokens drawn next [B] and their nats [B].
 
-    def __init__(self, tokenizer: Tokenizer, before: Sequence[str] = ()) -> None:
-        self.tokenizer = tokenizer
-        self.tokens = list(before[-JOINED:])
-        self.shown = self.tokenizer.join(self.tokens)
-
-    def push(self, token: str) -> str:
-        """What the token adds to the sentence; "" while a character is not complete."""
-        self.tokens.append(token)
-        text = self.tokenizer.join(self.tokens)
-        if text.endswith("\N{REPLACEMENT CHARACTER}"):
-            return ""
-        piece = text[len(self.shown) :] if text.startswith(self.shown) else text[_common(text, self.shown) :]
-        if len(self.tokens) >= 2 * JOINED:
-            self.tokens = self.tokens[-JOINED:]
-            text = self.tokenizer.join(self.tokens)
-        self.shown = text
-        return piece
-
-    def end(self) -> str:
-        """The rest of the sentence and the line's end."""
-        text = self.tokenizer.join(self.tokens)
-        rest = text[len(self.shown) :] if text.startswith(self.shown) else ""
-        self.tokens, self.shown = [], ""
-        return rest + "\n"
+    A model that draws by itself (`draw_next`) is asked first: it need not hand over all log-probabilities.
+    """
+    given = torch.from_numpy(tokens).to(device_of(state))
+    with evaluating(model):
+        draw_next = getattr(model, "draw_next", None)
+        if draw_next is not None:
+            excluded = -1 if settings.allow_unknown else model.vocabulary.unk_id
+            how = Drawing(settings.temperature, settings.top_k or 0, settings.top_p, excluded)
+            result = draw_next(state, given, how, torch.from_numpy(uniform))
+            if result is not None:
+                state, drawn, nats = result
+                if bool((drawn < 0).any()):
+                    raise _nothing_to_draw()
+                return state, drawn.numpy(), nats.numpy()
+        state, log_probs = model.advance(state, given)
+    return state, *_drawn(model, log_probs, settings, uniform)
 
 
-def _common(left: str, right: str) -> int:
-    """The length of the common start of two texts."""
-    same = (index for index, (a, b) in enumerate(zip(left, right, strict=False)) if a != b)
-    return next(same, min(len(left), len(right)))
+def _drawn(
+    model: LanguageModel, log_probs: Tensor, settings: GenerationSettings, uniform: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """log_probs [B, V], uniform [B] → tokens [B] and their nats [B] before any filter."""
+    tokens = draw(next_distribution(log_probs, settings, model.vocabulary.unk_id), uniform)
+    nats = -log_probs.gather(1, torch.from_numpy(tokens).to(log_probs.device)[:, None])[:, 0]
+    return tokens, nats.to("cpu", torch.float64).numpy()
 
 
 def generate(

@@ -1,8 +1,9 @@
-"""`elman export`: a model in a format of other programs. Import is not a verb: every verb reads .arpa files.
+"""`elman export`: a model in another form. Import is not a verb: every verb reads .arpa files.
 
 arpa         n-gram models, for KenLM, SRILM, Kaldi and others
 vectors      the word embedding of a neural model, in word2vec's text format
 safetensors  all arrays of any model in one file; configuration, tokenizer and vocabulary as its metadata
+int8, bfloat16  a recurrent model in fewer bits: a model folder, smaller and faster, for every verb but train
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
     from elman.neural.model import NeuralModel
     from elman.ngram.backoff import NgramModel
 
-Format = Literal["arpa", "vectors", "safetensors"]
+Format = Literal["arpa", "vectors", "safetensors", "int8", "bfloat16"]
+QUANTIZED = ("int8", "bfloat16")
 
 
 EXAMPLES = examples(
     "elman export runs/kn5 kn5.arpa.gz",
     "elman export runs/lstm embedding.txt --to vectors",
     "elman export runs/lstm lstm.safetensors",
+    "elman export runs/lstm runs/lstm-int8 --to int8",
 )
 
 
@@ -41,27 +44,34 @@ def export_command(
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
 ) -> None:
-    """Write a model for other programs.
+    """Write a model for other programs, or a recurrent one smaller and faster for Elman itself.
+
+    With --to int8 or bfloat16 the result is a model folder that every verb reads: a quarter or half the size,
+    and a token takes about as much less time. Perplexity moves by a few hundredths of a percent for
+    bfloat16 and a few tenths for int8 (`elman evaluate` both to see).
 
     Parameters
     ----------
     model
         A model folder, a training run or an .arpa file.
     path
-        The file to write; .gz packs it (arpa, vectors).
+        The file to write; .gz packs it (arpa, vectors). A folder for int8 and bfloat16.
     to
-        arpa (n-gram models), vectors (neural models) or safetensors (both). Default: by the name of the file.
+        arpa (n-gram models), vectors (neural models), safetensors (both), int8 or bfloat16 (recurrent
+        models). Default: by the name of the file.
     overwrite
-        Replace the file if it exists.
+        Replace the file, or the model folder, if it exists.
     """
     from elman.checkpoint import load_model
 
     chosen = to or _by_name(path)
-    if path.is_dir() or (path.exists() and not overwrite):
+    folder = chosen in QUANTIZED
+    if (path.is_dir() and not folder) or (path.exists() and not overwrite):
         raise OptionError(f"{path} exists.", remedy="choose another name, or --overwrite a file.")
     loaded = load_model(model)
-    _write(loaded, path, chosen)
-    document = {"model": model, "format": chosen, "path": str(path), "bytes": path.stat().st_size}
+    _write(loaded, path, chosen, overwrite=overwrite)
+    size = sum(file.stat().st_size for file in (path.iterdir() if folder else [path]))
+    document = {"model": model, "format": chosen, "path": str(path), "bytes": size}
     if json:
         emit(document)
     else:
@@ -85,11 +95,13 @@ def _by_name(path: Path) -> Format:
     )
 
 
-def _write(model: LanguageModel, path: Path, chosen: Format) -> None:
+def _write(model: LanguageModel, path: Path, chosen: Format, *, overwrite: bool) -> None:
     from elman.neural.model import NeuralModel
     from elman.ngram.backoff import NgramModel
 
-    if chosen == "arpa":
+    if chosen == "int8" or chosen == "bfloat16":
+        _write_quantized(model, path, chosen, overwrite=overwrite)
+    elif chosen == "arpa":
         if not isinstance(model, NgramModel):
             raise OptionError(
                 "only n-gram models have an ARPA form.", remedy="--to safetensors writes this model."
@@ -112,6 +124,23 @@ def _write(model: LanguageModel, path: Path, chosen: Format) -> None:
                 "a mixture is several models.", remedy="export its components: the folders 0, 1, … in it."
             )
         _write_safetensors(model, path)
+
+
+def _write_quantized(
+    model: LanguageModel, path: Path, weights: Literal["int8", "bfloat16"], *, overwrite: bool
+) -> None:
+    from elman.checkpoint import save_model
+    from elman.neural.recurrent import RecurrentModel
+    from elman.neural.streaming import StreamingModel
+
+    if not isinstance(model, RecurrentModel):
+        quantized = isinstance(model, StreamingModel)
+        raise OptionError(
+            f"only recurrent models are written in {weights}.",
+            reason="this one is quantized already." if quantized else "",
+            remedy="export the model that was trained.",
+        )
+    save_model(StreamingModel(model, weights), path, overwrite=overwrite)
 
 
 def _write_safetensors(model: NgramModel | NeuralModel, path: Path) -> None:

@@ -1,7 +1,7 @@
 """The streaming step: one call per token for embedding, layers and what is wanted of the next token.
 
-A `Stream` holds a recurrent model as the step reads it: packed (a copy, from float32, bfloat16 or int8), or in
-place (float32, read from the tensors themselves, so that a change of theirs counts at once).
+A `Stream` holds a recurrent model as the step reads it: packed (a copy, from float32, bfloat16 or int8), or
+in place (float32, read from the tensors themselves, so that a change of theirs counts at once).
 
 T steps, B batch, L layers, E embedding size, H hidden size, G gates, V vocabulary size. Nats.
 """
@@ -67,7 +67,8 @@ class StreamSource:
 
     @property
     def biases(self) -> list[Tensor]:
-        return [b for layer in self.layers for b in (layer.bias_input, layer.bias_recurrent)] + [self.output_bias]
+        inside = [b for layer in self.layers for b in (layer.bias_input, layer.bias_recurrent)]
+        return [*inside, self.output_bias]
 
 
 class Drawing(NamedTuple):
@@ -90,7 +91,8 @@ class Stream:
         self.source = source  # keeps the embedding, and in place everything, alive
         dtype = source.embedding.data.dtype
         kind = "in_place" if in_place else next(k for k, d in DTYPES.items() if d == dtype)
-        (self.vocabulary_size, embedding_size), self.hidden_size = source.embedding.data.shape, _check(source, kind)
+        self.hidden_size = _check(source, kind)
+        self.vocabulary_size, embedding_size = source.embedding.data.shape
         self.layers, self.lstm = len(source.layers), source.cell == "lstm"
         self._bytes = sum(m.data.numel() * m.data.element_size() for m in source.matrices[1:])
         self._native: Any = module.Stream(
@@ -105,7 +107,7 @@ class Stream:
 
     def advance(self, state: States, token: Tensor) -> tuple[States, Tensor]:
         """token [B] int64 → the state after it, next-token log-probabilities [B, V]. IndexError."""
-        after, addresses = self._states(state, len(token))
+        state, after, addresses = self._states(state, len(token))
         log_probs = torch.empty(len(token), self.vocabulary_size)
         if len(token):
             self._native.advance(
@@ -119,25 +121,24 @@ class Stream:
         nats = torch.empty(steps, batch)
         if not nats.numel():
             return nats, state
-        after, addresses = self._states(state, batch)
+        state, after, addresses = self._states(state, batch)
         ids = ids.contiguous()
-        first = _ids(ids)
-        self._native.advance(
-            steps, batch, addresses, first, 0, first + 8 * batch, nats.data_ptr(), self._threads(steps * batch)
-        )
+        first, threads = _ids(ids), self._threads(steps * batch)
+        targets = first + 8 * batch
+        self._native.advance(steps, batch, addresses, first, 0, targets, nats.data_ptr(), threads)
         return nats, after
 
     def draw(
         self, state: States, token: Tensor, how: Drawing, uniform: Tensor
     ) -> tuple[States, Tensor, Tensor]:
-        """token [B], uniform [B] float64 in [0, 1) → state, drawn tokens [B], their nats before any filter [B].
+        """token [B], uniform [B] float64 in [0, 1) → state, tokens [B], their nats [B] before any filter.
 
         A token of -1 where none that may be drawn has a probability above zero, or one is NaN.
         """
-        after, addresses = self._states(state, len(token))
+        state, after, addresses = self._states(state, len(token))
         drawn, nats = torch.empty(len(token), dtype=torch.int64), torch.empty(len(token))
         if uniform.dtype != torch.float64 or uniform.shape != token.shape:
-            raise ValueError(f"uniform is {uniform.dtype} {list(uniform.shape)}, not float64 {list(token.shape)}")
+            raise ValueError(f"uniform is {uniform.dtype} {list(uniform.shape)}, not float64 [B]")
         if len(token):
             uniform = uniform.contiguous()
             written = uniform.data_ptr(), drawn.data_ptr(), nats.data_ptr()
@@ -147,21 +148,21 @@ class Stream:
         return after, drawn, nats
 
     def best(self, state: States, token: Tensor, k: int) -> tuple[States, Tensor, Tensor]:
-        """token [B] → state, the k most probable next tokens [B, k], best first, their log-probabilities [B, k].
+        """token [B] → state, the k best next tokens [B, k], best first, their log-probabilities [B, k].
 
         Ties are broken by the smaller id.
         """
         if not 1 <= k <= self.vocabulary_size:
             raise ValueError(f"{k} tokens of {self.vocabulary_size}")
-        after, addresses = self._states(state, len(token))
+        state, after, addresses = self._states(state, len(token))
         best, log_probs = torch.empty(len(token), k, dtype=torch.int64), torch.empty(len(token), k)
         if len(token):
             written = best.data_ptr(), log_probs.data_ptr()
             self._native.best(len(token), addresses, _ids(token), k, *written, self._threads(len(token)))
         return after, best, log_probs
 
-    def _states(self, state: States, batch: int) -> tuple[States, tuple[int, int, int, int]]:
-        """New tensors for the state after; the addresses of the old and the new."""
+    def _states(self, state: States, batch: int) -> tuple[States, States, tuple[int, int, int, int]]:
+        """The state to read (to be held while it is), one to write, and the addresses of both."""
         shape = (self.layers, batch, self.hidden_size)
         if len(state) != 1 + self.lstm:
             raise ValueError(f"a state of {len(state)} tensors, not {1 + self.lstm}")
@@ -171,8 +172,9 @@ class Stream:
         state = tuple(tensor.contiguous() for tensor in state)
         after = tuple(map(torch.empty_like, state))
         if not self.lstm:
-            return after, (state[0].data_ptr(), 0, after[0].data_ptr(), 0)
-        return after, (state[0].data_ptr(), state[1].data_ptr(), after[0].data_ptr(), after[1].data_ptr())
+            return state, after, (state[0].data_ptr(), 0, after[0].data_ptr(), 0)
+        places = tuple(tensor.data_ptr() for tensor in (*state, *after))
+        return state, after, places  # type: ignore[return-value]  # four of them
 
     def _threads(self, rows: int) -> int:
         threads = torch.get_num_threads()
@@ -199,7 +201,8 @@ def _check(source: StreamSource, kind: str) -> int:
         right = matrix.data.shape == shape and matrix.data.dtype == DTYPES[kind]
         scale = matrix.scale
         if not right or quantized != (scale is not None) or (scale is not None and scale.shape != shape[:1]):
-            raise ValueError(f"a matrix {matrix.data.dtype} {list(matrix.data.shape)}, not {kind} {list(shape)}")
+            found = f"{matrix.data.dtype} {list(matrix.data.shape)}"
+            raise ValueError(f"a matrix {found}, not {kind} {list(shape)}")
     for bias, length in zip(source.biases, [rows] * 2 * len(source.layers) + [vocabulary_size], strict=True):
         if bias.shape != (length,):
             raise ValueError(f"a bias {list(bias.shape)}, not {[length]}")

@@ -102,7 +102,7 @@ class NeuralModel(nn.Module, ABC):
         """The stored model, in evaluation mode. FormatError when the parts do not belong together."""
         parsed = cls.parse_config(config)
         expected = cls.expected_shapes(config, len(vocabulary))
-        _check_arrays(expected, arrays)
+        check_arrays(expected, arrays)
         with torch.device("meta"):  # no memory and no random numbers are spent on weights to be replaced
             model = cls(vocabulary, tokenizer, parsed)
         model.load_state_dict({name: arrays[name].clone() for name in expected}, strict=False, assign=True)
@@ -112,26 +112,29 @@ class NeuralModel(nn.Module, ABC):
     @classmethod
     def parse_config(cls, config: Mapping[str, Any]) -> Any:
         """The configuration of a stored model. FormatError names the field that is wrong."""
-        try:
-            return cls.config_class.model_validate(dict(config))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "config"
-            cause = f"the {cls.kind} model's configuration is not valid: {field}: {first['msg']}."
-        except OptionError as error:
-            cause = f"the {cls.kind} model's configuration is not valid: {error.cause}"
-        raise FormatError(
-            cause, reason="the file is damaged or of another version.", remedy="save the model again."
-        )
+        return parse_config(cls.config_class, cls.kind, config)
 
     def share_weights(self) -> None:
         """Tie what is tied; called again after weights were replaced."""
         return None
 
 
-def build_output(
-    config: NeuralConfig, size: int, vocabulary_size: int, *, backend: str = "auto"
-) -> Output:
+def parse_config(config_class: type[BaseModel], kind: str, config: Mapping[str, Any]) -> Any:
+    """A stored configuration as `config_class`. FormatError names the field that is wrong."""
+    try:
+        return config_class.model_validate(dict(config))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "config"
+        cause = f"the {kind} model's configuration is not valid: {field}: {first['msg']}."
+    except OptionError as error:
+        cause = f"the {kind} model's configuration is not valid: {error.cause}"
+    raise FormatError(
+        cause, reason="the file is damaged or of another version.", remedy="save the model again."
+    )
+
+
+def build_output(config: NeuralConfig, size: int, vocabulary_size: int, *, backend: str = "auto") -> Output:
     """The output layer on `size` features, with its own weights."""
     if config.softmax == "adaptive":
         return AdaptiveOutput(size, vocabulary_size, config.cutoffs, backend=backend)
@@ -145,7 +148,8 @@ def initialize_uniform(module: nn.Module, scale: float) -> None:
         nn.init.uniform_(parameter, -scale, scale)
 
 
-def _check_arrays(expected: Shapes, arrays: Mapping[str, Tensor]) -> None:
+def check_arrays(expected: Shapes, arrays: Mapping[str, Tensor]) -> None:
+    """FormatError unless the arrays are those expected, by name, shape and dtype, and finite."""
     remedy = "the file is damaged or of another model; save the model again."
     if missing := sorted(expected.keys() - arrays.keys()):
         raise FormatError(f"the model's weights lack {', '.join(missing[:4])}.", remedy=remedy)

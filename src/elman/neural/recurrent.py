@@ -13,12 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
+from weakref import WeakKeyDictionary
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from elman.errors import OptionError
+from elman.kernels import native
+from elman.kernels.streaming import Drawing, Matrix, Stream, StreamLayer, StreamSource
 from elman.language_model import State
 from elman.neural.model import NeuralConfig, NeuralModel, Shapes, build_output, initialize_uniform
 from elman.neural.output import SoftmaxOutput, output_shapes
@@ -30,6 +33,15 @@ Cell = Literal["lstm", "gru", "rnn", "rnn-relu"]
 
 GATES: dict[str, int] = {"lstm": 4, "gru": 3, "rnn": 1, "rnn-relu": 1}
 """Rows of the recurrent weight in units of H; in torch.nn's order (LSTM i, f, g, o; GRU r, z, n)."""
+
+
+STREAM_CELLS: dict[str, str] = {"lstm": "lstm", "gru": "gru", "rnn": "rnn_tanh", "rnn-relu": "rnn_relu"}
+
+_streams: WeakKeyDictionary[RecurrentModel, tuple[tuple[int, ...], Stream]] = WeakKeyDictionary()
+"""Of each model, where its weights were and the streaming step that reads them there."""
+
+MOST_STREAMS = 16
+"""Rows up to which `advance` takes the streaming step; with more, torch's matrix products are the faster."""
 
 
 class RecurrentConfig(NeuralConfig):
@@ -123,7 +135,13 @@ class RecurrentModel(NeuralModel):
         return tuple(self.embedding.weight.new_zeros(shape) for _ in range(tensors))
 
     def advance(self, state: State, token: Tensor) -> tuple[State, Tensor]:
-        """token [B] int64 → state after it, next-token log-probabilities [B, V]."""
+        """token [B] int64 → state after it, next-token log-probabilities [B, V].
+
+        Without gradients, in float32 on a CPU, it is one call of the streaming kernels.
+        """
+        stream = self._stream(state, token)
+        if stream is not None:
+            return stream.advance(state, token.contiguous())
         hidden, state = self._hidden(token[None], state)
         return state, self.output.log_probs(hidden[0])
 
@@ -135,6 +153,49 @@ class RecurrentModel(NeuralModel):
         hidden, state = self._hidden(ids[:-1], state)
         nats = self.output.token_nats(hidden.flatten(0, 1), targets.flatten())
         return nats.view(targets.shape), state
+
+    def draw_next(
+        self, state: State, token: Tensor, how: Drawing, uniform: Tensor
+    ) -> tuple[State, Tensor, Tensor] | None:
+        """token [B], uniform [B] → state after it, next tokens [B], their nats [B]; None without kernels."""
+        stream = self._stream(state, token)
+        return None if stream is None else stream.draw(state, token.contiguous(), how, uniform)
+
+    def _stream(self, state: State, token: Tensor) -> Stream | None:
+        """The streaming step on this model's own weights, where it computes what `_hidden` would."""
+        if torch.is_grad_enabled() or not native.available() or len(token) > MOST_STREAMS:
+            return None
+        options, layers, output = self.config, self.recurrence._parameters, self.output._parameters
+        plain = options.backend in ("auto", "fused") and options.softmax == "full"
+        if not plain or torch.is_autocast_enabled("cpu") or (self.training and options.dropout):
+            return None
+        tensors = (self.embedding.weight, *layers.values(), output.get("weight"), output.get("bias"))
+        if token.device.type != "cpu" or not native.takes(*state, *tensors):
+            return None
+        places = tuple(0 if t is None else t.data_ptr() for t in tensors)
+        kept = _streams.get(self)
+        if kept is None or kept[0] != places:
+            source = self._stream_source()
+            if source is None:
+                return None
+            kept = _streams[self] = places, Stream(source, in_place=True)
+        return kept[1]
+
+    def _stream_source(self) -> StreamSource | None:
+        """The weights as they lie; None where they are not as torch.nn holds them (parametrized, strided)."""
+        kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        names = [f"{kind}_l{level}" for level in range(self.config.num_layers) for kind in kinds]
+        inside, output = self.recurrence._parameters, self.output._parameters
+        found = [inside.get(name) for name in names] + [output.get("weight"), output.get("bias")]
+        weights = [t.detach() for t in (self.embedding.weight, *found) if t is not None and t.is_contiguous()]
+        if len(weights) != len(found) + 1:
+            return None
+        embedding, *recurrent, weight, bias = weights
+        layers = tuple(
+            StreamLayer(Matrix(w_input), Matrix(w_recurrent), bias_input, bias_recurrent)
+            for w_input, w_recurrent, bias_input, bias_recurrent in zip(*[iter(recurrent)] * 4, strict=True)
+        )
+        return StreamSource(STREAM_CELLS[self.config.cell], Matrix(embedding), layers, Matrix(weight), bias)
 
     def _hidden(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
         """ids [T, B] → what the output layer sees [T, B, H], state after ids[T-1]."""
