@@ -24,6 +24,7 @@ from torch import Tensor
 
 from elman.errors import FormatError
 from elman.language_model import State
+from elman.ngram import native
 from elman.ngram.counts import MAX_ORDER, Ints
 from elman.text.tokenizers import Tokenizer
 from elman.text.vocabulary import Vocabulary
@@ -71,6 +72,7 @@ class NgramModel:
         self.vocabulary, self.tokenizer, self.tables = vocabulary, tokenizer, tuple(tables)
         self.method, self.details, self.report = method, dict(details or {}), list(report)
         _validate(self.tables, len(vocabulary))
+        self._found: native.Lookup | None = None  # made when it is first needed
 
     @property
     def order(self) -> int:
@@ -129,6 +131,9 @@ class NgramModel:
         """log10 probabilities [T, B], matched lengths [T, B], history [B, L] after ids[T-1]."""
         stream = np.concatenate([_numpy(state[0]).T, _numpy(ids)])
         events = stream[self.order :]
+        history = self._history(stream[:-1])
+        if native.usable(0) and _within(stream, len(self.vocabulary)) and not (events < 0).any():
+            return *self._lookup().score(stream), history
         log10 = self.tables[0].log10_prob[events].astype(np.float64)
         matched = np.ones(events.shape, dtype=np.int64)
         contexts = self._contexts(stream[:-1])
@@ -142,7 +147,13 @@ class NgramModel:
             hit = found >= 0
             log10[hit] = self.tables[n - 1].log10_prob[found[hit]]
             matched[hit] = n
-        return log10, matched, self._history(stream[:-1])
+        return log10, matched, history
+
+    def _lookup(self) -> native.Lookup:
+        if self._found is None:
+            tables = [(t.keys, t.log10_prob, t.log10_backoff) for t in self.tables]
+            self._found = native.Lookup(tables, len(self.vocabulary))
+        return self._found
 
     def _contexts(self, stream: Ints) -> list[Ints]:
         """For n = 1 … L: the rows [S, B] of the n-grams that end at each place of stream [S, B], or -1."""
@@ -224,6 +235,10 @@ def find_rows(keys: Ints, wanted: Ints) -> Ints:
         return np.full(wanted.shape, -1, dtype=np.int64)
     place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[place] == wanted, place, -1)
+
+
+def _within(stream: Ints, vocabulary_size: int) -> bool:
+    return bool(stream.size) and int(stream.min()) >= -1 and int(stream.max()) <= vocabulary_size
 
 
 def _numpy(tensor: Tensor) -> Ints:

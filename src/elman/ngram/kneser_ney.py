@@ -17,6 +17,7 @@ n-gram in n_j. Here every n-gram counts alike.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -24,8 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman.errors import OptionError
-from elman.ngram.backoff import Doubles, NgramModel, Table
-from elman.ngram.counts import MAX_ORDER, Counts, Ints, count
+from elman.ngram import native
+from elman.ngram.backoff import Doubles, Floats, NgramModel, Table
+from elman.ngram.counts import MAX_ORDER, Counts, Ints, check, count
 from elman.text.corpus import Text
 from elman.text.tokenizers import Tokenizer
 from elman.text.vocabulary import Vocabulary
@@ -84,40 +86,73 @@ def estimate(
 ) -> NgramModel:
     """Count a training text and smooth. Raises OptionError under discount_fallback="never"."""
     settings = settings or KneserNeySettings()
-    counts = count(text.ids, settings.order, len(vocabulary))
-    cuts = [settings.prune[min(n, len(settings.prune) - 1)] for n in range(settings.order)]
+    size, order = len(vocabulary), settings.order
+    cuts = [settings.prune[min(n, len(settings.prune) - 1)] for n in range(order)]
+    check(text.ids, order, size)
+    ngrams: native.Ngrams | _Ngrams
+    if native.usable(len(text.ids)):
+        ngrams = native.Ngrams(text.ids, order, size)
+    else:
+        ngrams = _Ngrams(count(text.ids, order, size))
     report: list[str] = []
     summary: list[dict[str, object]] = []
     tables: list[Table] = []
     prob: Doubles = np.zeros(0)
-    rows: Ints = np.zeros(0, dtype=np.int64)  # row of each n-gram of the order below after pruning, or -1
-    for n, below in enumerate(counts.orders, start=1):
-        adjusted = adjusted_counts(counts, n)
+    nothing = np.zeros(0, dtype=np.float32)
+    for n, of_counts in enumerate(ngrams.adjust(cuts).tolist(), start=1):
         strict = n == 1 and not settings.interpolate_unigrams
-        discount, why = estimate_discounts(adjusted, strict)
+        discount, why = discounts_from(of_counts, strict)
         if why:
             discount = _fallback(n, why, settings, report)
-        kept = below.raw > cuts[n - 1]
         if n == 1:
-            kept[:] = True
-            prob = _unigrams(adjusted, discount, len(vocabulary), settings.interpolate_unigrams)
-            keys = below.keys
+            prob = _unigrams(ngrams.unigrams(), discount, size, settings.interpolate_unigrams)
+            log10 = np.minimum(np.log10(prob), 0).astype(np.float32)
+            tables.append(Table(np.arange(size + 1), log10, nothing))
         else:
-            base = len(vocabulary) + 1
-            prefix, word = np.divmod(below.keys, base)
-            own, gamma = _discounted(adjusted, kept, prefix, len(rows), discount)
-            tables[-1] = _with_backoff(tables[-1], gamma[rows >= 0])
-            prefix, suffix = prefix[kept], below.suffix[kept]
-            # forward: P = own + γ(prefix) · P(suffix); thresholds never fall, so both are kept
-            prob = own[kept] + gamma[prefix] * prob[rows[suffix]]
-            keys = rows[prefix] * base + word[kept]
-        rows = np.where(kept, np.cumsum(kept) - 1, -1)
-        log10 = np.minimum(np.log10(prob), 0).astype(np.float32)
-        tables.append(Table(keys, log10, np.zeros(0, dtype=np.float32)))
-        found = {"order": n, "distinct": len(kept), "kept": len(keys), "discounts": list(discount[1:])}
-        summary.append(found)
+            keys, log10, backoff = ngrams.estimate(n, discount, prob)
+            tables[-1] = Table(tables[-1].keys, tables[-1].log10_prob, backoff)
+            tables.append(Table(keys, log10, nothing))
+        distinct, kept = ngrams.sizes(n)
+        summary.append({"order": n, "distinct": distinct, "kept": kept, "discounts": list(discount[1:])})
+    del ngrams
     details = {"settings": {**asdict(settings), "prune": list(settings.prune)}, "orders": summary}
     return NgramModel(vocabulary, tokenizer, tables, method="kneser-ney", details=details, report=report)
+
+
+class _Ngrams:
+    """What native.Ngrams does, in NumPy."""
+
+    def __init__(self, counts: Counts) -> None:
+        self.counts = counts
+        self._kept: list[NDArray[np.bool_]] = []
+        self._rows: Ints = np.zeros(0, dtype=np.int64)  # of the order below after pruning, or -1
+        self._prob: Doubles = np.zeros(0)  # of the rows that are left of the order below
+
+    def adjust(self, cuts: Sequence[int]) -> Ints:
+        self._kept = [own.raw > cut for own, cut in zip(self.counts.orders, cuts, strict=True)]
+        self._kept[0][:] = True
+        self._adjusted = [adjusted_counts(self.counts, n) for n in range(1, self.counts.order + 1)]
+        return np.array([_of_counts(adjusted) for adjusted in self._adjusted])
+
+    def unigrams(self) -> Ints:
+        return self._adjusted[0]
+
+    def sizes(self, n: int) -> tuple[int, int]:
+        return len(self._kept[n - 1]), int(np.count_nonzero(self._kept[n - 1]))
+
+    def estimate(self, n: int, discount: Sequence[float], first: Doubles) -> tuple[Ints, Floats, Floats]:
+        own, kept, base = self.counts.orders[n - 1], self._kept[n - 1], self.counts.vocabulary_size + 1
+        if n == 2:
+            self._prob, self._rows = first, np.arange(base)
+        prefix, word = np.divmod(own.keys, base)
+        share, gamma = _discounted(self._adjusted[n - 1], kept, prefix, len(self._rows), discount)
+        backoff = np.log10(gamma[self._rows >= 0]).astype(np.float32)
+        prefix, suffix = prefix[kept], own.suffix[kept]
+        # forward: P = own + γ(prefix) · P(suffix); thresholds never fall, so both are kept
+        self._prob = share[kept] + gamma[prefix] * self._prob[self._rows[suffix]]
+        keys = self._rows[prefix] * base + word[kept]
+        self._rows = np.where(kept, np.cumsum(kept) - 1, -1)
+        return keys, np.minimum(np.log10(self._prob), 0).astype(np.float32), backoff
 
 
 def adjusted_counts(counts: Counts, order: int) -> Ints:
@@ -135,7 +170,11 @@ def estimate_discounts(adjusted: Ints, strict: bool = False) -> tuple[tuple[floa
     strict  refuse D_3 = 3, which leaves words that were seen three times without a probability of their own
     A discount of exactly 0 is refused too: it would leave contexts without mass for unseen words.
     """
-    n = [int(np.count_nonzero(adjusted == j)) for j in range(5)]
+    return discounts_from(_of_counts(adjusted), strict)
+
+
+def discounts_from(n: Sequence[int], strict: bool) -> tuple[tuple[float, ...], str]:
+    """`estimate_discounts` from n[j], how many n-grams have adjusted count j = 0 … 4."""
     for j in (1, 2, 3):
         if not n[j]:
             return (), f"none has adjusted count {j}"
@@ -145,6 +184,10 @@ def estimate_discounts(adjusted: Ints, strict: bool = False) -> tuple[tuple[floa
         if discount[j] <= 0 or (strict and discount[j] >= j):
             return (), f"the discount for adjusted count {j} would be {discount[j]:.3f}"
     return discount, ""
+
+
+def _of_counts(adjusted: Ints) -> list[int]:
+    return [int(np.count_nonzero(adjusted == j)) for j in range(5)]
 
 
 def _fallback(n: int, why: str, settings: KneserNeySettings, report: list[str]) -> tuple[float, ...]:
@@ -175,7 +218,7 @@ def _unigrams(adjusted: Ints, discount: tuple[float, ...], size: int, interpolat
 
 
 def _discounted(
-    adjusted: Ints, kept: NDArray[np.bool_], prefix: Ints, contexts: int, discount: tuple[float, ...]
+    adjusted: Ints, kept: NDArray[np.bool_], prefix: Ints, contexts: int, discount: Sequence[float]
 ) -> tuple[Doubles, Doubles]:
     """(a - D) / Σ a of each n-gram [N_n], and γ of each context [N_{n-1}] (1 where nothing follows)."""
     taken = np.where(kept, np.array(discount)[np.minimum(adjusted, 3)], adjusted)  # pruned: all of it
@@ -184,7 +227,3 @@ def _discounted(
     used = total > 0
     gamma = np.divide(mass, total, out=np.ones(contexts), where=used)
     return (adjusted - taken) / total[prefix], gamma
-
-
-def _with_backoff(table: Table, gamma: Doubles) -> Table:
-    return Table(table.keys, table.log10_prob, np.log10(gamma).astype(np.float32))

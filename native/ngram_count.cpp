@@ -1,0 +1,209 @@
+// Counting: one sort of all places of the text by the words that follow, from which every order is read off.
+//
+// A place p starts an n-gram of every order up to its `length`, which ends with `</s>` or the text. Places
+// sorted by their words have the n-grams of an order in runs; a run ends where the words `shared` with the
+// place before are fewer than n. So shape = shared · 16 + length, one byte a place, is the whole trie.
+#include <algorithm>
+#include <atomic>
+
+#include "ngram_orders.hpp"
+#include "threads.hpp"
+
+namespace elman {
+
+namespace {
+
+constexpr int32_t end_of_sentence = 1;
+constexpr int radix_bits = 11;
+constexpr size_t radix_from = 1 << 12;  // items from which a radix sort is faster than comparisons
+constexpr int ahead = 24;               // items between a prefetch and its use
+
+}  // namespace
+
+struct NgramCounts::Sorted {
+    std::vector<int32_t> stream;   // `</s>`, the ids, and -1 for as long as the longest n-gram
+    std::vector<uint32_t> places;  // [size], sorted by their words
+    std::vector<uint8_t> shape;    // [size]
+    int order;
+    uint32_t symbols;
+
+    // The d-th word after place p plus one, 0 where the sentence or the text has ended.
+    uint32_t symbol(uint32_t p, int d) const {
+        return d > 1 && stream[p + d - 1] == end_of_sentence ? 0 : static_cast<uint32_t>(stream[p + d] + 1);
+    }
+
+    using Items = std::vector<uint64_t>;
+
+    void sort(Items& items, Items& spare) const {
+        if (items.size() < radix_from) return std::sort(items.begin(), items.end());
+        spare.resize(items.size());
+        // places rise already, and the sort is stable
+        for (int shift = 0; symbols >> shift; shift += radix_bits) {
+            uint32_t starts[(1 << radix_bits) + 1] = {};
+            auto digit = [shift](uint64_t item) { return item >> (32 + shift) & ((1 << radix_bits) - 1); };
+            for (uint64_t item : items) starts[digit(item) + 1]++;
+            for (int at = 0; at < 1 << radix_bits; at++) starts[at + 1] += starts[at];
+            for (uint64_t item : items) spare[starts[digit(item)]++] = item;
+            items.swap(spare);
+        }
+    }
+
+    // Sorts the places [begin, end), which share `depth` words, by what follows.
+    void refine(size_t begin, size_t end, int depth, Items& items, Items& spare) {
+        if (end - begin == 1) {
+            int length = depth;
+            while (length < order && symbol(places[begin], length)) length++;
+            shape[begin] |= length;
+            return;
+        }
+        if (depth == order) {
+            for (size_t at = begin; at < end; at++) shape[at] |= order;
+            return;
+        }
+        items.resize(end - begin);
+        for (size_t at = begin; at < end; at++) {
+            __builtin_prefetch(&stream[places[std::min(at + ahead, places.size() - 1)] + depth]);
+            items[at - begin] = static_cast<uint64_t>(symbol(places[at], depth)) << 32 | places[at];
+        }
+        sort(items, spare);
+        uint64_t last = items[0] >> 32;
+        for (size_t at = begin; at < end; at++) {
+            uint64_t item = items[at - begin];
+            places[at] = static_cast<uint32_t>(item);
+            if (item >> 32 != last) shape[at] = depth << 4;
+            last = item >> 32;
+        }
+        size_t first = begin;
+        if (!(items[0] >> 32)) {  // where the text has ended
+            while (first < end && (first == begin || shape[first] >> 4 == order)) shape[first++] |= depth;
+        }
+        while (first < end) {
+            size_t next = first + 1;
+            while (next < end && shape[next] >> 4 == order) next++;
+            refine(first, next, depth + 1, items, spare);
+            first = next;
+        }
+    }
+
+    Sorted(const int32_t* ids, int64_t size, int64_t vocabulary, int longest, int threads) : order(longest) {
+        symbols = static_cast<uint32_t>(vocabulary + 1);
+        stream.assign(size + 1 + order, -1);
+        stream[0] = end_of_sentence;
+        std::copy(ids, ids + size, stream.begin() + 1);
+        places.resize(size);
+        shape.assign(size, static_cast<uint8_t>(order << 4));
+        std::vector<uint32_t> starts(vocabulary + 2);
+        auto first = [&](int64_t p) { return stream[p] == end_of_sentence ? vocabulary : stream[p]; };
+        for (int64_t p = 0; p < size; p++) starts[first(p) + 1]++;
+        for (int64_t word = 0; word <= vocabulary; word++) starts[word + 1] += starts[word];
+        std::vector<uint32_t> next(starts.begin(), starts.end() - 1);
+        for (int64_t p = 0; p < size; p++) places[next[first(p)]++] = static_cast<uint32_t>(p);
+        std::atomic<int64_t> word{vocabulary};  // `<s>` is the largest by far
+        uint32_t most = 0;
+        for (int64_t own = 0; own <= vocabulary; own++) most = std::max(most, starts[own + 1] - starts[own]);
+        std::vector<Items> buffers(2 * threads);  // so that nothing can fail for want of memory in a thread
+        for (Items& buffer : buffers) buffer.reserve(most);
+        parallel(threads, [&](const Member& member) {
+            Items &items = buffers[2 * member.index], &spare = buffers[2 * member.index + 1];
+            for (int64_t own; (own = word.fetch_sub(1)) >= 0;) {
+                if (starts[own] == starts[own + 1]) continue;
+                shape[starts[own]] = 0;
+                refine(starts[own], starts[own + 1], 1, items, spare);
+            }
+        });
+    }
+};
+
+NgramCounts::NgramCounts(const int32_t* ids, int64_t size, int64_t vocabulary, int order, int threads)
+    : vocabulary_(vocabulary), order_(order), threads_(threads), orders_(order) {
+    Order& single = orders_[0];
+    single.raw.resize(vocabulary + 1);
+    for (int64_t at = 0; at < size; at++) single.raw[ids[at]]++;
+    single.initial = vocabulary;
+    if (order == 1) return;
+    collect(Sorted(ids, size, vocabulary, order, threads));
+}
+
+NgramCounts::~NgramCounts() = default;
+
+void NgramCounts::collect(const Sorted& sorted) {
+    auto size = static_cast<int64_t>(sorted.places.size());
+    // Shares of the places that begin with a new first word, and the rows of each order before each share.
+    std::vector<int64_t> begins(threads_ + 1, size);
+    using Rows = std::array<int64_t, longest + 1>;
+    std::vector<Rows> before(threads_ + 1, Rows{});
+    for (int share = 0; share < threads_; share++) {
+        begins[share] = size * share / threads_;
+        while (begins[share] < size && sorted.shape[begins[share]] >> 4) begins[share]++;
+    }
+    for (int share = 0; share < threads_; share++) {
+        int64_t shapes[256] = {};
+        for (int64_t at = begins[share]; at < begins[share + 1]; at++) shapes[sorted.shape[at]]++;
+        before[share + 1] = before[share];
+        for (int shape = 0; shape < 256; shape++)
+            for (int n = (shape >> 4) + 1; n <= (shape & 15); n++) before[share + 1][n] += shapes[shape];
+    }
+    for (int n = 2; n <= order_; n++) orders_[n - 1].resize(before[threads_][n]);
+
+    each(threads_, [&](int share) {  // words, prefixes, raw counts
+        Rows row = before[share];
+        for (int64_t at = begins[share]; at < begins[share + 1]; at++) {
+            uint32_t p = sorted.places[at];
+            __builtin_prefetch(&sorted.stream[sorted.places[std::min<int64_t>(at + ahead, size - 1)]]);
+            int shared = sorted.shape[at] >> 4, length = sorted.shape[at] & 15;
+            int32_t word = sorted.stream[p];
+            auto above = static_cast<uint32_t>(word == end_of_sentence ? vocabulary_ : word);
+            for (int n = 2; n <= length; n++) {
+                Order& own = orders_[n - 1];
+                if (n > shared) {
+                    int64_t fresh = row[n]++;
+                    own.word[fresh] = static_cast<uint32_t>(sorted.stream[p + n - 1]);
+                    own.prefix[fresh] = above;
+                }
+                above = static_cast<uint32_t>(row[n] - 1);
+                own.raw[above]++;
+            }
+        }
+    });
+    Order& pairs = orders_[1];
+    pairs.suffix = pairs.word;
+    std::vector<uint32_t> rows(order_ > 2 ? size + 1 : 0);  // by place: the row of the n-gram that starts there
+    for (int n = 3; n <= order_; n++) {
+        each(threads_, [&](int share) {
+            int64_t row = before[share][n - 1] - 1;
+            for (int64_t at = begins[share]; at < begins[share + 1]; at++) {
+                int shape = sorted.shape[at];
+                if ((shape & 15) < n - 1) continue;
+                row += shape >> 4 < n - 1;
+                rows[sorted.places[at]] = static_cast<uint32_t>(row);
+            }
+        });
+        each(threads_, [&](int share) {
+            int64_t row = before[share][n];
+            for (int64_t at = begins[share]; at < begins[share + 1]; at++) {
+                __builtin_prefetch(&rows[sorted.places[std::min<int64_t>(at + ahead, size - 1)] + 1]);
+                int shape = sorted.shape[at];
+                if (shape >> 4 < n && (shape & 15) >= n) orders_[n - 1].suffix[row++] = rows[sorted.places[at] + 1];
+            }
+        });
+    }
+    for (int n = 2; n <= order_; n++) {  // `<s>` is the highest id: what begins with it stands last
+        Order& own = orders_[n - 1];
+        auto below = static_cast<uint32_t>(orders_[n - 2].initial);
+        own.initial = std::lower_bound(own.prefix.begin(), own.prefix.end(), below) - own.prefix.begin();
+    }
+}
+
+int64_t NgramCounts::rows(int n) const { return static_cast<int64_t>(orders_[n - 1].raw.size()); }
+
+void NgramCounts::columns(int n, int64_t* keys, int64_t* raw, int64_t* suffix, bool* initial) const {
+    const Order& own = orders_[n - 1];
+    for (int64_t row = 0; row < rows(n); row++) {
+        keys[row] = n == 1 ? row : own.prefix[row] * (vocabulary_ + 1) + own.word[row];
+        raw[row] = own.raw[row];
+        initial[row] = row >= own.initial;
+        if (suffix) suffix[row] = own.suffix[row];
+    }
+}
+
+}  // namespace elman

@@ -1,0 +1,124 @@
+"""The compiled counting, smoothing and lookup of n-grams: arrays in, arrays out.
+
+Each has its twin in NumPy, in counts.py, kneser_ney.py and backoff.py, which runs where the kernels are not
+there or the text is too large for them, and gives the same counts and matched lengths to the bit. Only shapes
+and limits are checked here; what the numbers mean stands with the twins.
+
+V vocabulary size, N_n n-grams of order n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from elman.kernels import native
+
+MOST = 2**31 - 64
+"""Events of a text and rows of an order that the kernels can count."""
+
+Ints = NDArray[np.int64]
+Doubles = NDArray[np.float64]
+Floats = NDArray[np.float32]
+
+
+def usable(events: int) -> bool:
+    """Whether the kernels are there and can count a text of so many events."""
+    return native.available() and events < MOST
+
+
+class Ngrams:
+    """All n-grams of one text, in the kernels' memory: about 40 bytes an event while it is made.
+
+    ids  int [N], in 0 … V - 1 (the caller has checked), `usable`
+    """
+
+    def __init__(self, ids: NDArray[np.integer], order: int, vocabulary_size: int) -> None:
+        ids = np.ascontiguousarray(ids, dtype=np.int32)
+        self.order, self._size = order, vocabulary_size
+        make = native.require().Ngrams
+        self._kernel = make(ids.ctypes.data, len(ids), vocabulary_size, order, torch.get_num_threads())
+
+    def columns(self, n: int) -> tuple[Ints, Ints, Ints, NDArray[np.bool_]]:
+        """keys, raw, suffix and initial of order n, as in counts.OrderCounts."""
+        rows = self._kernel.rows(n)
+        keys, raw = np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.int64)
+        suffix = np.empty(rows if n > 1 else 0, dtype=np.int64)
+        initial = np.empty(rows, dtype=np.bool_)
+        self._kernel.columns(n, _at(keys), _at(raw), _at(suffix) if n > 1 else 0, _at(initial))
+        return keys, raw, suffix, initial
+
+    def adjust(self, cuts: Sequence[int]) -> Ints:
+        """int64 [order, 5]: how many n-grams of each order have adjusted count 0 … 4. Call it once."""
+        found, limits = np.empty((self.order, 5), dtype=np.int64), np.array(cuts, dtype=np.int64)
+        if limits.shape != (self.order,):
+            raise ValueError(f"{limits.shape} cut-offs for order {self.order}")
+        self._kernel.adjust(_at(limits), _at(found))
+        return found
+
+    def unigrams(self) -> Ints:
+        """int64 [V + 1]: the adjusted counts of order 1."""
+        found = np.empty(self._size + 1, dtype=np.int64)
+        self._kernel.unigrams(_at(found))
+        return found
+
+    def sizes(self, n: int) -> tuple[int, int]:
+        """N_n before and after pruning."""
+        return self._kernel.rows(n), self._kernel.kept(n)
+
+    def estimate(self, n: int, discount: Sequence[float], first: Doubles) -> tuple[Ints, Floats, Floats]:
+        """keys, log10_prob of order n ≥ 2, log10_backoff of order n - 1. Call it for 2, 3, … in turn.
+
+        discount  0, D1, D2, D3+
+        first     float64 [V + 1]: the probabilities of the single words
+        """
+        amounts, first = np.array(discount, dtype=np.float64), np.ascontiguousarray(first, dtype=np.float64)
+        if amounts.shape != (4,) or first.shape != (self._size + 1,):
+            raise ValueError(f"{amounts.shape} discounts, {first.shape} unigrams")
+        kept = self._kernel.kept(n)
+        keys, prob = np.empty(kept, dtype=np.int64), np.empty(kept, dtype=np.float32)
+        backoff = np.empty(self._kernel.kept(n - 1), dtype=np.float32)
+        self._kernel.estimate(n, _at(amounts), _at(first), _at(keys), _at(prob), _at(backoff))
+        return keys, prob, backoff
+
+
+class Lookup:
+    """The tables of a model with the first child of every row: what scoring a stream needs.
+
+    tables  for each order keys int64, log10_prob float32, log10_backoff float32, checked by the model
+    """
+
+    def __init__(self, tables: Sequence[tuple[Ints, Floats, Floats]], vocabulary_size: int) -> None:
+        self._size = vocabulary_size
+        self._tables: list[tuple[NDArray[Any], ...]] = []
+        contexts = 0
+        for keys, prob, backoff in tables:
+            keys, prob, backoff = map(np.ascontiguousarray, (keys, prob, backoff))
+            children = np.zeros(contexts + 1, dtype=np.uint32)
+            if contexts and not native.require().ngram_children(
+                _at(keys), len(keys), contexts, vocabulary_size, _at(children)
+            ):
+                raise ValueError("the n-grams of an order are not sorted")
+            self._tables.append((keys, prob, backoff, children))
+            contexts = len(keys)
+
+    def score(self, stream: Ints) -> tuple[Doubles, Ints]:
+        """stream int64 [order - 1 + 1 + T, B], see `NgramModel._score` → log10 and matched lengths [T, B].
+
+        The ids of events are in 0 … V, those before in -1 … V: the caller has checked.
+        """
+        stream = np.ascontiguousarray(stream, dtype=np.int64)
+        places, batch = stream.shape
+        shape = (places - len(self._tables), batch)
+        log10, matched = np.empty(shape), np.empty(shape, dtype=np.int64)
+        tables = [tuple(map(_at, table)) for table in self._tables]
+        native.require().ngram_score(tables, self._size, _at(stream), places, batch, _at(log10), _at(matched))
+        return log10, matched
+
+
+def _at(array: NDArray[Any]) -> int:
+    return array.ctypes.data
