@@ -173,7 +173,8 @@ template <class Kind> class Worker {
         const auto [begin, end] = me_.share(rows_);
         for (long r = begin; r < end; r++) {
             const long target = task_.targets[row_ + r];
-            if (task_.nats) task_.nats[row_ + r] = std::max(0.f, log_z_[r] - logit(r, target));
+            const float nats = log_z_[r] - logit(r, target);
+            if (task_.nats) task_.nats[row_ + r] = nats < 0.f ? 0.f : nats;  // rounding; NaN stays NaN
             if (!task_.gradient || !task_.dhidden) continue;
             const float g = task_.gradient[row_ + r];
             const float* w = task_.weight + target * H;

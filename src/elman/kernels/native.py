@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from types import ModuleType
 
 import torch
@@ -26,7 +27,7 @@ def _load() -> tuple[ModuleType | None, str]:
     if wanted == "torch":
         return None, f"{ENVIRONMENT}=torch in the environment switches them off."
     try:
-        from elman import _native as module  # torch is imported above: its thread pool is borrowed
+        module = import_module("elman._native")  # after torch, whose thread pool it borrows
     except ImportError as error:
         return None, f"they are not in this installation ({error})."
     if not module.use(wanted):
@@ -64,7 +65,7 @@ def instruction_sets() -> tuple[str, ...]:
 
 @contextmanager
 def instruction_set(name: str) -> Iterator[None]:
-    """Run the kernels of one instruction set for a while; for tests and benchmarks. OptionError if unknown."""
+    """Run the kernels of one instruction set for a while, for tests. OptionError if unknown."""
     module = require()
     before = module.instruction_set()
     if not module.use(name):

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from elman.errors import OptionError
 from elman.kernels import native
 
 _expected: ContextVar[Tensor | float] = ContextVar("expected", default=1.0)
@@ -41,15 +42,16 @@ def expect_gradient(gradient: Tensor | float) -> Iterator[None]:
 def expected_rows(rows: Tensor) -> Tensor | float:
     """What is expected for some of the rows (indices)."""
     gradient = _expected.get()
-    return gradient if isinstance(gradient, float) else gradient[rows]
+    return gradient[rows] if isinstance(gradient, Tensor) else gradient
 
 
 def linear_nats(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
-    """hidden [N, H], weight [V, H], bias [V] or None, targets [N] int64 → nats [N] float32; differentiable once.
+    """hidden [N, H], weight [V, H], bias [V] or None, targets [N] int64 → nats [N]; differentiable once.
 
     All float32 on the CPU, but hidden may be bfloat16 (autocast). IndexError for a target outside 0..V-1.
     """
-    hidden = hidden.float()
+    hidden, weight, targets = hidden.float().contiguous(), weight.contiguous(), targets.contiguous()
+    bias = None if bias is None else bias.contiguous()
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < len(weight):
         raise IndexError(f"a target is outside the vocabulary of {len(weight)} tokens")
     bf16 = native.rounds_to_bf16()
@@ -58,8 +60,10 @@ def linear_nats(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Te
         expected = _expected.get()
         with torch.no_grad():
             gradient = torch.as_tensor(expected, dtype=torch.float32).expand(len(targets)).contiguous()
-        return _LinearNats.apply(hidden, weight, bias, targets, gradient, bf16)  # type: ignore[no-any-return, no-untyped-call]
-    return _nats(hidden, weight, bias, targets, bf16)
+        nats: Tensor = _LinearNats.apply(hidden, weight, bias, targets, gradient, bf16)  # type: ignore[no-untyped-call]
+        return nats
+    alone: Tensor = _nats(hidden, weight, bias, targets, bf16)
+    return alone
 
 
 @torch.library.custom_op("elman::output_nats", mutates_args=(), device_types="cpu")
@@ -118,8 +122,7 @@ def _call(
     results: tuple[Tensor | None, Tensor | None, Tensor | None],
     bf16: bool,
 ) -> None:
-    hidden, weight, bias, targets = (None if t is None else t.contiguous() for t in inputs)
-    assert hidden is not None and weight is not None and targets is not None
+    hidden, weight, bias, targets = inputs
     if not len(targets):
         for result in results:
             if result is not None:
@@ -144,16 +147,21 @@ class _LinearNats(torch.autograd.Function):
         targets: Tensor,
         gradient: Tensor,
         bf16: bool,
-    ) -> Tensor:
+    ) -> Any:
         ctx.wanted, ctx.bf16 = list(ctx.needs_input_grad[:3]), bf16
         nats, *ctx.results = _nats_and_gradients(hidden, weight, bias, targets, gradient, ctx.wanted, bf16)
         ctx.save_for_backward(hidden, weight, bias, targets, gradient)
         return nats
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dnats: Tensor) -> Any:
-        # taken, not kept: the optimizer's gradient can then be this very memory. A second backward makes anew.
+        if torch.is_grad_enabled():  # create_graph=True
+            raise OptionError(
+                "the fused output layer has no second derivative.",
+                reason="create_graph=True asks for a gradient of the gradient.",
+                remedy="use backend='torch'.",
+            )
+        # taken, not kept: the parameter's .grad can be this very memory. A second backward makes them anew.
         results, ctx.results = ctx.results, None
         hidden, weight, bias, targets, gradient = ctx.saved_tensors
         factor = None if results is None else _common_factor(dnats, gradient)

@@ -120,12 +120,13 @@ class AdaptiveOutput(nn.Module):
         which = torch.bucketize(targets, bounds, right=True)  # 0: frequent; i: tail i - 1
         in_head = torch.where(which == 0, targets, first - 1 + which)
         nats = linear_nats(hidden, layer.head.weight, layer.head.bias, in_head)
-        for tail, (projection, output) in enumerate(layer.tail):
+        for tail, cutoff in enumerate(cutoffs[:-1]):
             rows = (which == tail + 1).nonzero()[:, 0]
             if len(rows):
-                projected = F.linear(hidden.index_select(0, rows), projection.weight)
+                weights = dict(layer.tail[tail].named_parameters())
+                projected = F.linear(hidden.index_select(0, rows), weights["0.weight"])
                 with expect_gradient(expected_rows(rows)):
-                    more = linear_nats(projected, output.weight, None, targets[rows] - cutoffs[tail])
+                    more = linear_nats(projected, weights["1.weight"], None, targets[rows] - cutoff)
                 nats = nats.index_add(0, rows, more)
         return nats
 
