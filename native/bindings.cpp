@@ -199,16 +199,32 @@ bool ngram_children(Address keys, long rows, long contexts, long vocabulary_size
     return elman::ngram_children(at<const int64_t>(keys), rows, contexts, vocabulary_size, at<uint32_t>(children));
 }
 
-// tables: keys, log10_prob, log10_backoff, children of each order
-void ngram_score(const std::vector<std::array<Address, 4>>& tables, long vocabulary_size, Address stream, long places,
-                 long batch, Address log10, Address matched) {
-    nb::gil_scoped_release free;
-    std::vector<elman::NgramTable> orders;
+using Tables = std::vector<std::array<Address, 4>>;  // of each order: keys, log10_prob, log10_backoff, children
+
+std::vector<elman::NgramTable> orders(const Tables& tables) {
+    std::vector<elman::NgramTable> found;
     for (const auto& [keys, prob, backoff, children] : tables)
-        orders.push_back({at<const int64_t>(keys), at<const float>(prob), at<const float>(backoff),
-                          at<const uint32_t>(children)});
-    elman::ngram_score(orders.data(), static_cast<int>(orders.size()), vocabulary_size, at<const int64_t>(stream),
-                       places, batch, at<double>(log10), at<int64_t>(matched));
+        found.push_back({at<const int64_t>(keys), at<const float>(prob), at<const float>(backoff),
+                         at<const uint32_t>(children)});
+    return found;
+}
+
+void ngram_score(const Tables& tables, long vocabulary_size, Address stream, long places, long batch, Address log10,
+                 Address matched, int threads) {
+    nb::gil_scoped_release free;
+    elman::ngram_score(orders(tables).data(), static_cast<int>(tables.size()), vocabulary_size,
+                       at<const int64_t>(stream), places, batch, at<double>(log10), at<int64_t>(matched), threads);
+}
+
+// (the next row, bytes written)
+std::pair<long, long> ngram_lines(const Tables& tables, int n, std::pair<Address, Address> tokens,
+                                  long vocabulary_size, std::pair<long, long> rows, Address out, long room) {
+    nb::gil_scoped_release free;
+    int64_t bytes = 0;
+    long next = elman::ngram_lines(orders(tables).data(), n, at<const char>(tokens.first),
+                                   at<const int64_t>(tokens.second), vocabulary_size, rows.first, rows.second,
+                                   at<char>(out), room, &bytes);
+    return {next, bytes};
 }
 
 }  // namespace
@@ -261,5 +277,7 @@ NB_MODULE(_native, m) {
              "log10_backoff"_a);
     m.def("ngram_children", &ngram_children, "keys"_a, "rows"_a, "contexts"_a, "vocabulary_size"_a, "children"_a);
     m.def("ngram_score", &ngram_score, "tables"_a, "vocabulary_size"_a, "stream"_a, "places"_a, "batch"_a, "log10"_a,
-          "matched"_a);
+          "matched"_a, "threads"_a);
+    m.def("ngram_lines", &ngram_lines, "tables"_a, "n"_a, "tokens"_a, "vocabulary_size"_a, "rows"_a, "out"_a,
+          "room"_a);
 }

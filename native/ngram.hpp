@@ -1,7 +1,7 @@
 // n-grams: counting a text, interpolated Kneser-Ney, and looking up every event of a text.
 //
-// The rows of an order are sorted by (prefix row, word); key = prefix row · (V + 1) + word (elman/ngram/counts.py,
-// whose NumPy code computes the same and is the reference). The id V is `<s>`. Plain C++, portable, no SIMD.
+// The rows of an order are sorted by (prefix row, word); key = prefix row · (V + 1) + word. The NumPy code of
+// elman/ngram computes the same and is the reference. The id V is `<s>`. Plain C++, portable, no SIMD.
 #pragma once
 
 #include <cstdint>
@@ -62,6 +62,12 @@ bool ngram_children(const int64_t* keys, int64_t rows, int64_t contexts, int64_t
 // stream [S][B]: order - 1 places of history, then the token before the first event, then the events; -1 is
 // nothing, 1 `</s>`, V `<s>`. log10 and matched [S - order][B]. Ids are in -1 … V (the caller has checked).
 void ngram_score(const NgramTable* tables, int order, int64_t vocabulary, const int64_t* stream, int64_t places,
-                 int64_t batch, double* log10, int64_t* matched);
+                 int64_t batch, double* log10, int64_t* matched, int threads);
+
+// Lines of an ARPA file, from row `begin` of order n to at most row `end`, as many as `room` bytes hold for sure;
+// returns the row of the next line. tokens, starts [V + 2]: the bytes of each token, `<s>` last. Null backoffs at
+// the highest order.
+int64_t ngram_lines(const NgramTable* tables, int n, const char* tokens, const int64_t* starts, int64_t vocabulary,
+                    int64_t begin, int64_t end, char* out, int64_t room, int64_t* bytes);
 
 }  // namespace elman

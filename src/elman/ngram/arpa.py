@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman.errors import ElmanError, FormatError, TextError
+from elman.ngram import native
 from elman.ngram.arpa_lines import Columns, Lines, shown
 from elman.ngram.backoff import Doubles, Floats, NgramModel, Table, find_rows
 from elman.ngram.counts import MAX_ORDER, Ints
@@ -79,6 +80,11 @@ def _write(model: NgramModel, out: IO[bytes]) -> None:
     base = len(tokens)
     for n, table in enumerate(model.tables, start=1):
         out.write(f"\n\\{n}-grams:\n".encode())
+        if native.usable(0):
+            tables = [(t.keys, t.log10_prob, t.log10_backoff) for t in model.tables]
+            for lines in native.arpa_lines(tables, n, tokens):
+                out.write(lines)
+            continue
         highest = n == model.order
         for begin in range(0, len(table.keys), BLOCK):
             part = slice(begin, begin + BLOCK)

@@ -1,15 +1,15 @@
-"""The compiled counting, smoothing and lookup of n-grams: arrays in, arrays out.
+"""The compiled counting, smoothing, lookup and printing of n-grams: arrays in, arrays out.
 
-Each has its twin in NumPy, in counts.py, kneser_ney.py and backoff.py, which runs where the kernels are not
-there or the text is too large for them, and gives the same counts and matched lengths to the bit. Only shapes
-and limits are checked here; what the numbers mean stands with the twins.
+Each has its twin in NumPy, in counts.py, kneser_ney.py, backoff.py and arpa.py, which runs where the kernels
+are not there or the text is too large for them, and gives the same counts and matched lengths to the bit.
+Only shapes and limits are checked here; what the numbers mean stands with the twins.
 
 V vocabulary size, N_n n-grams of order n.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -116,8 +116,33 @@ class Lookup:
         shape = (places - len(self._tables), batch)
         log10, matched = np.empty(shape), np.empty(shape, dtype=np.int64)
         tables = [tuple(map(_at, table)) for table in self._tables]
-        native.require().ngram_score(tables, self._size, _at(stream), places, batch, _at(log10), _at(matched))
+        threads = torch.get_num_threads()
+        native.require().ngram_score(
+            tables, self._size, _at(stream), places, batch, _at(log10), _at(matched), threads
+        )
         return log10, matched
+
+
+def arpa_lines(
+    tables: Sequence[tuple[Ints, Floats, Floats]], n: int, tokens: Sequence[bytes]
+) -> Iterator[memoryview]:
+    """The lines of order n of an ARPA file, block by block; a block is overwritten by the next.
+
+    tokens  of the ids 0 … V, where V is `<s>`
+    """
+    starts = np.zeros(len(tokens) + 1, dtype=np.int64)
+    np.cumsum([len(token) for token in tokens], out=starts[1:])
+    text = b"".join(tokens)
+    letters = np.frombuffer(text, dtype=np.uint8)
+    out = np.empty(max(1 << 20, n * (int(np.diff(starts).max()) + 1) + 128), dtype=np.uint8)
+    kept = [tuple(map(np.ascontiguousarray, table)) for table in tables[:n]]
+    places = [(_at(keys), _at(prob), _at(backoff) if len(backoff) else 0, 0) for keys, prob, backoff in kept]
+    place, rows = 0, len(kept[-1][0])
+    while place < rows:
+        place, size = native.require().ngram_lines(
+            places, n, (_at(letters), _at(starts)), len(tokens) - 1, (place, rows), _at(out), len(out)
+        )
+        yield out[:size].data
 
 
 def _at(array: NDArray[Any]) -> int:

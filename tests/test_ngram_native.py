@@ -1,0 +1,206 @@
+"""The compiled n-gram code against its twin in NumPy: counts, lengths, scores and files to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from elman.kernels import native as kernels
+from elman.ngram import native
+from elman.ngram.arpa import write_arpa
+from elman.ngram.backoff import NgramModel
+from elman.ngram.counts import Counts, count
+from elman.ngram.kneser_ney import KneserNeySettings, estimate
+from elman.text.corpus import Text
+from elman.text.tokenizers import Words
+from ngram_oracle import vocabulary_of
+
+pytestmark = pytest.mark.skipif(not kernels.available(), reason="the kernels are not in this installation")
+
+EOS = 1
+SHAPES = [  # events, V, order
+    (1, 2, 3),
+    (2, 2, 5),
+    (7, 2, 6),
+    (53, 3, 4),
+    (997, 20, 6),
+    (20011, 307, 5),
+    (5003, 70001, 3),
+    (9001, 41, 10),
+    (101, 5, 1),
+    (150001, 1009, 5),  # groups of places large enough for the radix sort
+    (40009, 6, 2),
+]
+Ids = np.ndarray
+
+
+def draw(events: int, size: int, seed: int = 5) -> Ids:
+    """Ids with Zipf's frequencies, empty lines, `<unk>`; for even seeds the end may lack `</s>`."""
+    rng = np.random.default_rng([seed, events])
+    ids = np.minimum(rng.zipf(1.3, events) - 1, size - 1).astype(np.int32)
+    if events > 40:
+        ids[10:13] = EOS
+    if seed % 2:
+        ids[-1] = EOS
+    return ids
+
+
+@contextmanager
+def numpy_only() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "usable", lambda events: False)
+        yield
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def require_same_counts(found: Counts, expected: Counts) -> None:
+    for own, other in zip(found.orders, expected.orders, strict=True):
+        for name in ("keys", "raw", "suffix", "initial"):
+            np.testing.assert_array_equal(getattr(own, name), getattr(other, name))
+            assert getattr(own, name).dtype == getattr(other, name).dtype
+
+
+def require_same_model(found: NgramModel, expected: NgramModel) -> None:
+    """The doubles are the same; log10 of two libraries may be rounded to neighbouring float32."""
+    assert found.details == expected.details
+    assert found.report == expected.report
+    for own, other in zip(found.tables, expected.tables, strict=True):
+        np.testing.assert_array_equal(own.keys, other.keys)
+        np.testing.assert_array_max_ulp(own.log10_prob, other.log10_prob, maxulp=1)
+        np.testing.assert_array_max_ulp(own.log10_backoff, other.log10_backoff, maxulp=1)
+
+
+def fit(ids: Ids, size: int, order: int, prune: tuple[int, ...] = (0,), strict: bool = False) -> NgramModel:
+    chosen = KneserNeySettings(order=order, prune=prune[:order], interpolate_unigrams=not strict)
+    nothing = np.zeros(0, dtype=np.int32)
+    return estimate(Text(ids, nothing, nothing), vocabulary_of(size), Words(), chosen)
+
+
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("seed", [5, 6])
+@pytest.mark.parametrize(("events", "size", "order"), SHAPES)
+def test_counts(events: int, size: int, order: int, seed: int, number: int) -> None:
+    ids = draw(events, size, seed)
+    with threads(number):
+        found = count(ids, order, size)
+    with numpy_only():
+        require_same_counts(found, count(ids, order, size))
+
+
+@pytest.mark.parametrize("prune", [(0,), (0, 1), (0, 0, 1), (0, 1, 2, 4)])
+@pytest.mark.parametrize(("events", "size", "order"), SHAPES)
+def test_kneser_ney(events: int, size: int, order: int, prune: tuple[int, ...]) -> None:
+    ids, strict = draw(events, size), prune == (0, 1)
+    with threads(3):
+        found = fit(ids, size, order, prune, strict)
+    with numpy_only():
+        require_same_model(found, fit(ids, size, order, prune, strict))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize(("events", "size", "order"), SHAPES)
+def test_scores(events: int, size: int, order: int, number: int, batch: int) -> None:
+    """In one call, and in two that hand over the state: the same numbers, to the bit."""
+    model = fit(draw(events, size), size, order, (0, 0, 1))
+    ids = torch.from_numpy(draw(30011 * batch, size, 7).reshape(-1, batch).astype(np.int64))
+    with numpy_only():
+        expected, state = model.token_nats(ids, model.start(batch))
+        lengths = model.matched_lengths(ids, model.start(batch))
+    with threads(number):
+        nats, after = model.token_nats(ids, model.start(batch))
+        assert torch.equal(model.matched_lengths(ids, model.start(batch)), lengths)
+        first, middle = model.token_nats(ids[:258], model.start(batch))
+        rest, _ = model.token_nats(ids[257:], middle)
+    assert torch.equal(nats, expected)
+    assert torch.equal(torch.cat([first, rest]), expected)
+    assert torch.equal(after[0], state[0])
+    if order > 2 and events > 900:
+        assert lengths.unique().numel() > 2
+
+
+@pytest.mark.parametrize(("events", "size", "order"), SHAPES)
+def test_files(events: int, size: int, order: int, tmp_path: Path) -> None:
+    model = fit(draw(events, size), size, order)
+    model.tables[0].log10_prob[:2] = [-99.0, -1.5e-7]  # no decimals; an exponent
+    write_arpa(model, tmp_path / "kernels.arpa")
+    with numpy_only():
+        write_arpa(model, tmp_path / "numpy.arpa")
+    assert (tmp_path / "kernels.arpa").read_bytes() == (tmp_path / "numpy.arpa").read_bytes()
+
+
+def test_a_token_longer_than_a_block_of_lines(tmp_path: Path) -> None:
+    text = b"".join(native.arpa_lines([(np.arange(3), -np.ones(3, np.float32), np.zeros(3, np.float32))], 1,
+                                      [b"a" * 3_000_000, b"b", b"<s>"]))  # fmt: skip
+    assert text == b"-1.0\t" + b"a" * 3_000_000 + b"\t0\n-1.0\tb\t0\n-1.0\t<s>\t0\n"
+
+
+def _sentences_run_on(ids: Ids) -> Ids:
+    return np.where(ids == EOS, 3, ids)
+
+
+def _first_place_lost(ids: Ids) -> Ids:
+    return ids[1:]
+
+
+def _rare_word_confused(ids: Ids) -> Ids:
+    return np.where(ids == ids.max(), 2, ids)
+
+
+@pytest.mark.parametrize("mistake", [_sentences_run_on, _first_place_lost, _rare_word_confused])
+def test_mistakes_in_counting_are_caught(mistake: object) -> None:
+    ids = draw(997, 20)
+    assert callable(mistake)
+    with numpy_only():
+        expected = count(mistake(ids).astype(np.int32), 4, 20)
+    with pytest.raises(AssertionError):
+        require_same_counts(count(ids, 4, 20), expected)
+
+
+@pytest.mark.parametrize(("prune", "strict"), [((0, 0, 2), False), ((0, 0, 0, 1), False), ((0, 0, 1), True)])
+def test_mistakes_in_smoothing_are_caught(prune: tuple[int, ...], strict: bool) -> None:
+    ids = draw(20011, 307)
+    with numpy_only():
+        expected = fit(ids, 307, 4, prune, strict)
+        expected.details["settings"] = fit(ids, 307, 4, (0, 0, 1)).details["settings"]
+    with pytest.raises(AssertionError):
+        require_same_model(fit(ids, 307, 4, (0, 0, 1)), expected)
+
+
+def test_a_discount_of_one_order_is_not_anothers() -> None:
+    ids = draw(20011, 307)
+    ngrams = native.Ngrams(ids, 2, 307)
+    ngrams.adjust([0, 0])
+    _, prob, backoff = ngrams.estimate(2, (0, 0.5, 1.0, 1.5), np.full(308, 0.01))
+    other = native.Ngrams(ids, 2, 307)
+    other.adjust([0, 0])
+    _, prob2, backoff2 = other.estimate(2, (0, 0.5, 1.5, 1.0), np.full(308, 0.01))
+    assert (prob != prob2).any()
+    assert (backoff != backoff2).any()
+
+
+def test_shapes_are_checked() -> None:
+    ngrams = native.Ngrams(draw(53, 5), 2, 5)
+    with pytest.raises(ValueError, match="cut-offs"):
+        ngrams.adjust([0])
+    ngrams.adjust([0, 0])
+    with pytest.raises(ValueError, match="discounts"):
+        ngrams.estimate(2, (0, 1), np.zeros(6))
+    single = (np.arange(6), np.zeros(6, np.float32), np.zeros(6, np.float32))
+    unsorted = (np.array([4, 2]), np.zeros(2, np.float32), np.zeros(0, np.float32))
+    with pytest.raises(ValueError, match="not sorted"):
+        native.Lookup([single, unsorted], 5)
