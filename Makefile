@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 NATIVE := $(wildcard native/*)
 
-.PHONY: compare test lint format clean
+.PHONY: compare bench test lint format clean
 .DEFAULT_GOAL := compare
 
 # The main job: n-grams, feed-forward, RNN, GRU, LSTM and a mixture on one text, one table, one page.
@@ -12,6 +12,12 @@ PRESET ?= default
 CORPUS ?= sotu-modern
 compare: .venv/compare.stamp
 	$(BIN)/elman compare $(CORPUS) --preset $(PRESET) --save runs/compare-$(notdir $(CORPUS))-$(PRESET)
+
+# Speed beside PyTorch and what else is installed, every row: half an hour of a machine that does nothing else.
+# More: make bench BENCH="--quick", BENCH="--rows lstm-2x200 --rounds 15 --scaling"; results/speed-$(NAME).json
+NAME ?= here
+bench: .venv/compare.stamp
+	$(BIN)/python benchmarks/speed.py $(NAME) $(BENCH)
 
 test: .venv/test.stamp lint
 	$(BIN)/pytest -n 2 --dist worksteal

@@ -1,0 +1,1 @@
+"""Speed against named peers: equal first, timed second, in rounds of one run."""

@@ -1,0 +1,118 @@
+"""Who takes part in a row, each proven equal before anybody is timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from elman.bench import equality, reading, training
+from elman.bench.equality import UnequalError, require_equal
+from elman.bench.jax_step import JaxStep, jax_runner
+from elman.bench.peers import Peer, installed
+from elman.bench.rounds import Contender
+from elman.bench.rows import BF16, ONNX, TORCH, Row
+from elman.kernels import native
+
+
+@dataclass
+class LineUp:
+    """contenders, Elman's first; proofs: name → what `require_equal` found; notes: who is left out, why."""
+
+    contenders: list[Contender] = field(default_factory=list)
+    proofs: dict[str, dict[str, object]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def admit(
+        self,
+        name: str,
+        prove: Callable[[], tuple[Mapping[str, float], Callable[[], object]]],
+        allowed: float,
+        ours: bool = False,
+    ) -> None:
+        """`prove` → (errors, run). A peer that fails or is unequal is left out with a note; Elman never."""
+        try:
+            found, run = prove()
+            proof = require_equal(name, found, allowed)
+        except UnequalError as error:
+            if ours:
+                raise
+            self.notes.append(f"{name} is left out: {error.cause}")
+            return
+        except Exception as error:  # a peer's failure of whatever kind is the peer's
+            if ours:
+                raise
+            first = str(error).strip().partition("\n")[0][:200]
+            self.notes.append(f"{name} is left out: {type(error).__name__}: {first}")
+            return
+        self.proofs[name] = proof
+        self.contenders.append(Contender(name, run))
+
+
+def line_up(row: Row, peers: Sequence[Peer], threads: int) -> LineUp:
+    """Everybody who takes part in `row` and is installed. UnequalError where Elman is not equal."""
+    present = {peer.name for peer in peers if row.work in peer.works and installed(peer)}
+    return _training(row, present, threads) if row.work == "train" else _reading(row, present, threads)
+
+
+def _training(row: Row, peers: set[str], threads: int) -> LineUp:
+    task = training.make_task(row)
+    expected = training.prove(training.TorchStep(task, dtype=torch.float64), task)
+    slacks = training.rounding_of_changes(task)
+    line = LineUp()
+
+    def proven(
+        build: Callable[[], Any], runner: Callable[..., Callable[[], None]] = training.runner
+    ) -> Callable[[], tuple[Mapping[str, float], Callable[[], object]]]:
+        def prove() -> tuple[Mapping[str, float], Callable[[], object]]:
+            def run_proof() -> tuple[Mapping[str, float], Callable[[], object]]:
+                step = build()
+                found = equality.errors(training.prove(step, task), expected, slacks)
+                return found, runner(step, task)
+
+            return training.quiet(run_proof)  # type: ignore[no-any-return]
+
+        return prove
+
+    exact = equality.float32_tolerance(row)
+    line.admit("elman fp32", proven(lambda: training.ElmanStep(task)), exact, ours=True)
+    line.admit(TORCH, proven(lambda: training.TorchStep(task)), exact)
+    rounded = proven(lambda: training.TorchStep(task, autocast=True))()
+    allowed = equality.BFLOAT16_FACTOR * max(rounded[0].values()) + exact
+    line.admit("elman bf16", proven(lambda: training.ElmanStep(task, "bf16")), allowed, ours=True)
+    line.admit(BF16, lambda: rounded, allowed)
+    if native.available() and not native.require().bf16_is_faster():
+        line.notes.append(
+            "elman bf16: this processor multiplies bfloat16 no faster than float32: the kernels keep float32."
+        )
+    if "compile" in peers:
+        line.admit("torch.compile fp32", proven(lambda: training.TorchStep(task, compiled=True)), exact)
+    if "jax" in peers:
+        line.admit("JAX fp32", proven(lambda: JaxStep(task, threads), jax_runner), exact)
+    return line
+
+
+def _reading(row: Row, peers: set[str], threads: int) -> LineUp:
+    task = reading.reading_task(row)
+    line = LineUp()
+    exact, rounded = equality.float32_tolerance(row), equality.rounded_tolerance(row)
+    expected = reading.said(reading.torch_reader(task, task.weights, torch.float64))
+
+    def own(weights: Any) -> tuple[Mapping[str, float], Callable[[], object]]:
+        reader = reading.elman_reader(task, weights)
+        reference = reading.said(reading.torch_reader(task, reader.reference, torch.float64))
+        return equality.errors(reading.said(reader.read), reference), reader.read
+
+    def theirs(build: Callable[[], reading.Read]) -> tuple[Mapping[str, float], Callable[[], object]]:
+        read = build()
+        return equality.errors(reading.said(read), expected), read
+
+    line.admit("elman fp32", lambda: own(None), exact, ours=True)
+    line.admit("elman bfloat16", lambda: own("bfloat16"), rounded, ours=True)
+    line.admit("elman int8", lambda: own("int8"), rounded, ours=True)
+    line.admit(TORCH, lambda: theirs(lambda: reading.torch_reader(task, task.weights)), exact)
+    if "onnx" in peers:
+        line.admit(ONNX, lambda: theirs(lambda: reading.onnx_reader(task, threads)), exact)
+    return line
