@@ -22,7 +22,7 @@ from elman.text.corpus import Text
 Progress = Callable[[int, int], None]
 """Called with (events done, events in all)."""
 
-CHUNK = 4096  # steps a carried stream advances in one call: long enough that per-call costs vanish
+CHUNK = 4096  # steps a carried stream advances in one call, unless the model has a `chunk` of its own
 BLOCK = 1 << 16  # events among which sentences are sorted by length before they run side by side
 WINDOW = 64  # steps that sentences run side by side before those that have ended leave
 
@@ -76,7 +76,7 @@ def event_nats(
     if text.events == 0:
         raise TextError("the text is empty: there is no event to score.", remedy="give a text with a line.")
     if state == "carry":
-        parts = _carried(model, text.ids, chunk or CHUNK)
+        parts = _carried(model, text.ids, chunk or int(getattr(model, "chunk", CHUNK)))
     else:
         parts = _reset(model, text.ids, batch_size, chunk or WINDOW)
     done = 0

@@ -57,6 +57,8 @@ class NgramModel:
     """
 
     kind: ClassVar[str] = "ngram"
+    chunk: ClassVar[int] = 1 << 17
+    """Steps of a stream that one call scores best: enough for every core."""
 
     def __init__(
         self,
