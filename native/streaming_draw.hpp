@@ -75,7 +75,7 @@ inline int64_t draw_among(const Candidate* kept, const float* weights, long coun
 class Draw {
   public:
     Draw(const StreamDraw& how, long V)
-        : how_(how), V(V), temperature_(static_cast<float>(std::max(how.temperature, 1e-30))) {}
+        : how_(how), V(V), inverse_(static_cast<float>(1 / std::max(how.temperature, 1e-30))) {}
 
     // -1 where no token has a probability above zero, or one is NaN.
     int64_t operator()(const float* logits, double log_sum, double uniform) const {
@@ -113,16 +113,18 @@ class Draw {
 
     const StreamDraw& how_;
     long V;
-    float temperature_;
+    float inverse_;  // of the temperature
 
     Floats weights(const float* logits, float most, long at) const {
+        const bool all = at + LANES <= V && (how_.excluded < at || how_.excluded >= at + LANES);
+        if (all) return exp((load(logits + at) - most) * inverse_);
         const int lanes = V - at < LANES ? static_cast<int>(V - at) : LANES;
-        Floats w = exp((load_first(logits + at, lanes) - most) / temperature_);
+        Floats w = exp((load_first(logits + at, lanes) - most) * inverse_);
         for (int lane = lanes; lane < LANES; lane++) w[lane] = 0;
         if (at <= how_.excluded && how_.excluded < at + LANES) w[how_.excluded - at] = 0;
         return w;
     }
-    float weight(float logit, float most) const { return exp(broadcast((logit - most) / temperature_))[0]; }
+    float weight(float logit, float most) const { return exp(broadcast((logit - most) * inverse_))[0]; }
 
     double sum(const float* logits, float most, long begin, long end) const {
         Floats total{};

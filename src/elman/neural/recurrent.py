@@ -40,6 +40,9 @@ STREAM_CELLS: dict[str, str] = {"lstm": "lstm", "gru": "gru", "rnn": "rnn_tanh",
 _streams: WeakKeyDictionary[RecurrentModel, tuple[tuple[int, ...], Stream]] = WeakKeyDictionary()
 """Of each model, where its weights were and the streaming step that reads them there."""
 
+LONG, FEW_STREAMS = 1024, 2
+"""A text of so many steps in so few rows is worth packing the weights for: what limits it is reading them."""
+
 MOST_STREAMS = 16
 """Rows up to which `advance` takes the streaming step; with more, torch's matrix products are the faster."""
 
@@ -150,6 +153,10 @@ class RecurrentModel(NeuralModel):
         targets = ids[1:]
         if not len(targets):
             return self.embedding.weight.new_zeros(targets.shape), state
+        if len(targets) >= LONG and ids.shape[1] <= FEW_STREAMS and self._stream(state, ids[0]) is not None:
+            source = self._stream_source()
+            assert source is not None
+            return Stream(source).token_nats(ids, state)
         hidden, state = self._hidden(ids[:-1], state)
         nats = self.output.token_nats(hidden.flatten(0, 1), targets.flatten())
         return nats.view(targets.shape), state
