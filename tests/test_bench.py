@@ -1,4 +1,4 @@
-"""`elman bench`: equality is proven or refused, the record is whole, ratios are of rounds.."""
+"""`elman bench`: equality is proven or refused, the record is whole, ratios are of rounds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from elman.bench import contenders, reading, rounds, rows, training
+from elman.bench import contenders, ngram, reading, rounds, rows, training
 from elman.bench.contenders import line_up
 from elman.bench.equality import UnequalError, error, errors, float32_tolerance, require_equal
 from elman.bench.measure import Settings, measure, reached
@@ -23,6 +23,7 @@ from elman.errors import OptionError
 from elman.gradients import clipping
 from elman.kernels import native
 from elman.neural.recurrent import RecurrentModel
+from elman.text.corpus import load_corpus
 
 GOALS = (1.5, 2.0, 1.5, 2.0)
 CELLS = ("lstm", "gru", "rnn")
@@ -103,7 +104,7 @@ def _a_gradient_a_little_off(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_wrong_step_is_refused_and_nothing_timed(mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     mutant(monkeypatch)
     monkeypatch.setattr("elman.bench.measure.interleave", lambda *_, **__: pytest.fail("it was timed"))
-    with pytest.raises(UnequalError, match=r"elman fp32 is not equal to torch: .* Nothing was timed"):
+    with pytest.raises(UnequalError, match=r"elman fp32 is not equal to the reference: .* Nothing was timed"):
         list(measure([tiny()], Settings(1, 1, ())))
 
 
@@ -171,6 +172,19 @@ def test_onnx_runtime_is_equal(work: str) -> None:
     line = line_up(tiny(work=work), peers("onnx"), 1)
     assert not line.notes
     assert line.contenders[-1].name == rows.ONNX
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("kenlm"), reason="needs kenlm")
+def test_kenlm_says_the_same_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ngram, "CORPORA", ("pydoc",))
+    row = next(row for row in ROWS if row.work == "ngram")
+    line = line_up(row, peers("kenlm"), 1)
+    assert [one.name for one in line.contenders] == ["elman", rows.KENLM]
+    assert line.tokens == load_corpus("pydoc").test.events
+    whole = ngram.elman_scores
+    monkeypatch.setattr(ngram, "elman_scores", lambda task: lambda: whole(task)() * (1 + 1e-4))
+    with pytest.raises(UnequalError, match="KenLM module is not equal"):
+        line_up(row, peers("kenlm"), 1)
 
 
 def test_errors_are_in_units_of_the_array_and_never_excused() -> None:
@@ -315,7 +329,7 @@ def test_a_wrong_kernel_ends_the_command(capsys, monkeypatch: pytest.MonkeyPatch
     code, out, err = run(capsys, "--rounds", "1", "--peers", "torch")
     assert code == 2
     assert not out
-    assert "is not equal to torch" in err
+    assert "is not equal to the reference" in err
     assert "Traceback" not in err
 
 

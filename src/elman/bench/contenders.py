@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
+import numpy as np
 import torch
 
-from elman.bench import equality, reading, training
+from elman.bench import equality, ngram, reading, training
 from elman.bench.equality import UnequalError, require_equal
 from elman.bench.jax_step import JaxStep, jax_runner
 from elman.bench.peers import Peer, installed
 from elman.bench.rounds import Contender
-from elman.bench.rows import BF16, ONNX, TORCH, Row
+from elman.bench.rows import BF16, KENLM, ONNX, TORCH, Row
 from elman.kernels import native
 
 
@@ -24,6 +26,7 @@ class LineUp:
     contenders: list[Contender] = field(default_factory=list)
     proofs: dict[str, dict[str, object]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    tokens: int | None = None  # predictions of one run, where the row does not know them
 
     def admit(
         self,
@@ -54,6 +57,8 @@ class LineUp:
 def line_up(row: Row, peers: Sequence[Peer], threads: int) -> LineUp:
     """Everybody who takes part in `row` and is installed. UnequalError where Elman is not equal."""
     present = {peer.name for peer in peers if row.work in peer.works and installed(peer)}
+    if row.work == "ngram":
+        return _ngram(present)
     return _training(row, present, threads) if row.work == "train" else _reading(row, present, threads)
 
 
@@ -115,4 +120,23 @@ def _reading(row: Row, peers: set[str], threads: int) -> LineUp:
     line.admit(TORCH, lambda: theirs(lambda: reading.torch_reader(task, task.weights)), exact)
     if "onnx" in peers:
         line.admit(ONNX, lambda: theirs(lambda: reading.onnx_reader(task, threads)), exact)
+    return line
+
+
+def _ngram(peers: set[str]) -> LineUp:
+    task = ngram.ngram_task()
+    ours = ngram.elman_scores(task)
+    nats = ours()
+    line = LineUp(tokens=len(nats))
+    # there is no torch here: whoever is right, Elman and KenLM must say the same
+    line.admit(
+        "elman",
+        lambda: ({"perplexity is a number": 0.0 if np.isfinite(nats).all() else inf}, ours),
+        0.0,
+        True,
+    )
+    if "kenlm" in peers:
+        theirs = ngram.kenlm_scores(task)
+        found = equality.errors({"nats": torch.from_numpy(theirs())}, {"nats": torch.from_numpy(nats)})
+        line.admit(KENLM, lambda: (found, theirs), ngram.ngram_tolerance(), ours=True)
     return line

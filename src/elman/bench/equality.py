@@ -80,8 +80,8 @@ def require_equal(name: str, found: Mapping[str, float], allowed: float) -> dict
     worst = max(found, key=lambda quantity: found[quantity])
     if not found[worst] <= allowed:
         raise UnequalError(
-            f"{name} is not equal to torch: {worst} is off by {found[worst]:.2g} of its size, where rounding "
-            f"explains {allowed:.2g}. Nothing was timed.",
+            f"{name} is not equal to the reference: {worst} is off by {found[worst]:.2g} of its size, where "
+            f"rounding explains {allowed:.2g}. Nothing was timed.",
             reason="a kernel of this build, or this version of the peer, computes something else.",
             remedy="ELMAN_KERNELS=portable (or torch) in the environment tells whether a kernel does.",
         )

@@ -87,16 +87,17 @@ def document(rows: list[dict[str, Any]], settings: Settings, scaling: list[dict[
 
 def row_document(row: Row, line: LineUp, rounds: Rounds, threads: int) -> dict[str, Any]:
     """What one row proved and measured."""
+    tokens = row.tokens if line.tokens is None else line.tokens
     contenders = []
     for name, seconds in rounds.seconds.items():
         taken = spread(seconds)
-        fraction = rounds.fraction_of_peak(name, row.operations, threads)
+        fraction = rounds.fraction_of_peak(name, row.operations, threads) if row.operations else None
         contenders.append(
             {
                 "name": name,
                 "seconds": taken.as_json() | {"rounds": seconds},
-                "tokens_per_second": row.tokens / taken.median,
-                "gflops": row.operations / taken.median / 1e9,
+                "tokens_per_second": tokens / taken.median,
+                "gflops": row.operations / taken.median / 1e9 if row.operations else None,
                 "fraction_of_peak": None if fraction is None else fraction.as_json(),
             }
         )
@@ -107,6 +108,7 @@ def row_document(row: Row, line: LineUp, rounds: Rounds, threads: int) -> dict[s
         "work": row.work,
         "sizes": {size: getattr(row, size) for size in sizes},
         "threads": threads,
+        "tokens": tokens,
         "operations": row.operations,
         "equality": line.proofs,
         "peak_gflops": {str(count): spread(values).as_json() for count, values in rounds.peaks.items()},

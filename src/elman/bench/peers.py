@@ -31,7 +31,11 @@ PEERS: tuple[Peer, ...] = (
         ("score", "stream"),
         "pip install onnx onnxruntime",
     ),
+    Peer("kenlm", "KenLM's Python module", ("kenlm",), ("ngram",), "pip install ufal-kenlm"),
 )
+
+PYPI = {"kenlm": "ufal-kenlm"}
+"""Packages that are called otherwise where they are installed from."""
 
 
 def choose_peers(names: Sequence[str] | None = None) -> tuple[Peer, ...]:
@@ -53,7 +57,7 @@ def installed(peer: Peer) -> bool:
 def versions(peers: Sequence[Peer]) -> dict[str, str]:
     """Package → version, torch's too."""
     found = {}
-    for package in ("torch", *(package for peer in peers for package in peer.packages)):
+    for package in ("torch", *(PYPI.get(package, package) for peer in peers for package in peer.packages)):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -13,11 +13,11 @@ from typing import Literal
 
 from elman.errors import OptionError
 
-Cell = Literal["lstm", "gru", "rnn"]
-Work = Literal["train", "score", "stream"]
-GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+Cell = Literal["lstm", "gru", "rnn", "kneser-ney"]
+Work = Literal["train", "score", "stream", "ngram"]
+GATES = {"lstm": 4, "gru": 3, "rnn": 1, "kneser-ney": 0}
 
-TORCH, BF16, ONNX = "torch fp32", "torch bf16 autocast", "ONNX Runtime fp32"
+TORCH, BF16, ONNX, KENLM = "torch fp32", "torch bf16 autocast", "ONNX Runtime fp32", "KenLM module"
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Row:
     train   the full update: zero_grad, forward, loss, backward, clipping by norm, SGD; T steps of B streams
     score   -log P of T tokens of one stream (B = 1), state carried
     stream  T times: one token in, the log-probabilities of the next out
+    ngram   -log P of a real text under a Kneser-Ney model; the text decides about V and T
     """
 
     name: str
@@ -102,6 +103,17 @@ ROWS: tuple[Row, ...] = (
     train_row("lstm", 3, 512, (100, 50, 50), (1.1, 1.3, 1.3, 1.7)),
     _reading("score", 650, 512, {"torch": (TORCH, 3.0), "onnx": (ONNX, 1.5)}),
     _reading("stream", 200, 256, {"torch": (TORCH, 8.0), "onnx": (ONNX, 2.0)}),
+    Row(
+        "score-ngram",
+        "score a text: Kneser-Ney 5, sentence by sentence",
+        "ngram",
+        "kneser-ney",
+        0,
+        0,
+        0,
+        1,
+        0,
+    ),
 )
 
 QUICK = ("lstm-2x200", "gru-2x200", "rnn-2x200", "stream-lstm-2x200")

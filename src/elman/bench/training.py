@@ -76,9 +76,9 @@ def draw_ids(row: Row, streams: int, seed: int) -> Tensor:
 
 def elman_model(row: Row) -> RecurrentModel:
     """Elman's model of a row with new weights, fast backend, in evaluation mode."""
-    config = RecurrentConfig(
-        cell=row.cell, num_layers=row.layers, hidden_size=row.hidden, embedding_size=row.hidden
-    )
+    sizes = {"num_layers": row.layers, "hidden_size": row.hidden, "embedding_size": row.hidden}
+    options: dict[str, Any] = sizes | {"cell": row.cell}
+    config = RecurrentConfig(**options)
     return RecurrentModel(vocabulary(row.vocabulary), get_tokenizer("words"), config).eval()
 
 

@@ -43,7 +43,7 @@ def bench(
     save: Path | None = None,
     json: Json = False,
 ) -> None:
-    """Time Elman beside PyTorch, JAX and ONNX Runtime: equal first, then in turns, round by round.
+    """Time Elman beside PyTorch, JAX, ONNX Runtime and KenLM: equal first, then in turns, round by round.
 
     Every contender takes the same weights and must give the same loss and gradients (or probabilities)
     before anything is timed. A ratio is taken within each round; the median of the rounds is printed.
@@ -57,7 +57,7 @@ def bench(
     threads
         Of every contender (as many as PyTorch takes).
     peers
-        Beside torch: compile, jax, onnx (all that are installed); `--peers torch` for none of them.
+        Beside torch: compile, jax, onnx, kenlm (all that are installed); `--peers torch` for none of them.
     quick
         The four smallest rows, three rounds, no torch.compile: a minute or two.
     scaling
@@ -73,7 +73,7 @@ def bench(
         raise OptionError(f"{save} cannot be written.", remedy="--save takes a file in a folder that exists.")
     chosen = choose_rows(rows, quick=quick)
     if peers is None and quick:
-        peers = ("jax", "onnx")
+        peers = ("jax", "onnx", "kenlm")
     settings = Settings(rounds or (3 if quick else 9) if rounds != 0 else 0, threads, choose_peers(peers))
     found: list[dict[str, Any]] = []
     points: list[dict[str, Any]] = []
@@ -123,7 +123,7 @@ def show_row(row: dict[str, Any]) -> None:
             one["name"],
             _time(one["seconds"]["median"]),
             f"{one['tokens_per_second']:,.0f}",
-            f"{one['gflops']:,.1f}",
+            "" if one["gflops"] is None else f"{one['gflops']:,.1f}",
             "" if fraction is None else f"{fraction['median']:.0%}",
             f"{proof['error']:.1e} / {proof['allowed']:.1e}",
         )
