@@ -141,7 +141,8 @@ void NgramCounts::collect(const Sorted& sorted) {
         for (int64_t at = begins[share]; at < begins[share + 1]; at++) shapes[sorted.shape[at]]++;
         before[share + 1] = before[share];
         for (int shape = 0; shape < 256; shape++)
-            for (int n = (shape >> 4) + 1; n <= (shape & 15); n++) before[share + 1][n] += shapes[shape];
+            for (int n = (shape >> 4) + 1; n <= std::min(shape & 15, order_); n++)
+                before[share + 1][n] += shapes[shape];
     }
     for (int n = 2; n <= order_; n++) orders_[n - 1].resize(before[threads_][n]);
 
