@@ -11,7 +11,14 @@ import torch
 
 from elman.bench import contenders, ngram, reading, rounds, rows, training
 from elman.bench.contenders import line_up
-from elman.bench.equality import UnequalError, error, errors, float32_tolerance, require_equal
+from elman.bench.equality import (
+    UnequalError,
+    bfloat16_tolerance,
+    error,
+    errors,
+    float32_tolerance,
+    require_equal,
+)
 from elman.bench.measure import Settings, measure, reached
 from elman.bench.peers import PEERS, choose_peers, installed
 from elman.bench.rounds import Rounds, interleave, spread
@@ -198,6 +205,8 @@ def test_errors_are_in_units_of_the_array_and_never_excused() -> None:
     with pytest.raises(UnequalError):
         require_equal("x", {"loss": float("nan")}, 1.0)
     assert max(float32_tolerance(row) for row in ROWS) < 0.01
+    assert bfloat16_tolerance({"loss": 0.001, "dw": 0.03}) == 0.06
+    assert bfloat16_tolerance({"loss": float("inf")}) == 0.25
 
 
 def test_ratios_are_taken_within_a_round() -> None:
@@ -304,6 +313,11 @@ def test_scaling_varies_one_thing_at_a_time() -> None:
     assert [point["sizes"]["steps"] for point in points] == [5, 5, 2, 5, 5]
     assert [point["threads"] for point in points] == [1, 1, 1, 1, 2]
     assert torch.get_num_threads() == before
+
+
+def test_scaling_is_in_float32_alone() -> None:
+    line = line_up(tiny(), (), 1, bf16=False)
+    assert [one.name for one in line.contenders] == ["elman fp32", TORCH]
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:

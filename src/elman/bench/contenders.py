@@ -54,15 +54,17 @@ class LineUp:
         self.contenders.append(Contender(name, run))
 
 
-def line_up(row: Row, peers: Sequence[Peer], threads: int) -> LineUp:
+def line_up(row: Row, peers: Sequence[Peer], threads: int, bf16: bool = True) -> LineUp:
     """Everybody who takes part in `row` and is installed. UnequalError where Elman is not equal."""
     present = {peer.name for peer in peers if row.work in peer.works and installed(peer)}
     if row.work == "ngram":
         return _ngram(present)
-    return _training(row, present, threads) if row.work == "train" else _reading(row, present, threads)
+    if row.work == "train":
+        return _training(row, present, threads, bf16)
+    return _reading(row, present, threads)
 
 
-def _training(row: Row, peers: set[str], threads: int) -> LineUp:
+def _training(row: Row, peers: set[str], threads: int, bf16: bool) -> LineUp:
     task = training.make_task(row)
     expected = training.prove(training.TorchStep(task, dtype=torch.float64), task)
     slacks = training.rounding_of_changes(task)
@@ -84,14 +86,15 @@ def _training(row: Row, peers: set[str], threads: int) -> LineUp:
     exact = equality.float32_tolerance(row)
     line.admit("elman fp32", proven(lambda: training.ElmanStep(task)), exact, ours=True)
     line.admit(TORCH, proven(lambda: training.TorchStep(task)), exact)
-    rounded = proven(lambda: training.TorchStep(task, autocast=True))()
-    allowed = equality.BFLOAT16_FACTOR * max(rounded[0].values()) + exact
-    line.admit("elman bf16", proven(lambda: training.ElmanStep(task, "bf16")), allowed, ours=True)
-    line.admit(BF16, lambda: rounded, allowed)
-    if native.available() and not native.require().bf16_is_faster():
-        line.notes.append(
-            "elman bf16: this processor multiplies bfloat16 no faster than float32: the kernels keep float32."
-        )
+    if bf16:
+        rounded = proven(lambda: training.TorchStep(task, autocast=True))()
+        allowed = exact + equality.bfloat16_tolerance(rounded[0])
+        line.admit("elman bf16", proven(lambda: training.ElmanStep(task, "bf16")), allowed, ours=True)
+        line.admit(BF16, lambda: rounded, allowed)
+        if native.available() and not native.require().bf16_is_faster():
+            line.notes.append(
+                "elman bf16: bfloat16 is no faster than float32 on this processor; the kernels keep float32."
+            )
     if "compile" in peers:
         line.admit("torch.compile fp32", proven(lambda: training.TorchStep(task, compiled=True)), exact)
     if "jax" in peers:

@@ -26,6 +26,8 @@ FACTOR = 8.0
 """Of several correct orders of summation the worst."""
 BFLOAT16_FACTOR = 2.0
 """A correct bfloat16 step rounds at other places than torch does, each of them as coarse."""
+MOST_BFLOAT16 = 0.25
+"""Of the size of an array: whoever errs by more does not compute it."""
 ROUNDED = 2.0**-8
 """Half a unit in the last place of bfloat16; of int8 in a row scaled to ±127 it is 1/254, about the same."""
 
@@ -40,6 +42,11 @@ def float32_tolerance(row: Row) -> float:
     """Of every quantity of a row's work in float32."""
     terms = (2 * row.hidden, row.vocabulary, GATES[row.cell] * row.hidden, row.tokens)
     return FACTOR * torch.finfo(torch.float32).eps * math.sqrt(2 * row.steps * row.layers * max(terms))
+
+
+def bfloat16_tolerance(torchs: Mapping[str, float]) -> float:
+    """Of a training step in bfloat16, given the errors of torch's own; bounded, should torch's be wild."""
+    return min(BFLOAT16_FACTOR * max(torchs.values()), MOST_BFLOAT16)
 
 
 def rounded_tolerance(row: Row) -> float:

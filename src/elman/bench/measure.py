@@ -29,11 +29,13 @@ MOST_ROUNDS, MOST_THREADS = 10_000, 1024
 
 @dataclass(frozen=True)
 class Settings:
-    """rounds that count; threads of every contender, None for as many as torch takes; who else takes part."""
+    """rounds that count; threads of every contender, None for as many as torch takes; who else takes part;
+    whether training is also timed in bf16."""
 
     rounds: int = 9
     threads: int | None = None
     peers: tuple[Peer, ...] = PEERS
+    bf16: bool = True
 
     def __post_init__(self) -> None:
         for flag, value, most in (
@@ -57,7 +59,7 @@ def measure(rows: Sequence[Row], settings: Settings, told: Told = nobody) -> Ite
     with thread_count(settings.threads) as threads:
         for row in rows:
             told(f"{row.name}: proving equality", 0, settings.rounds)
-            line = line_up(row, settings.peers, threads)
+            line = line_up(row, settings.peers, threads, settings.bf16)
 
             def heard(done: int, name: str = row.name) -> None:
                 told(f"{name}: timing", done, settings.rounds)

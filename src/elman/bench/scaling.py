@@ -41,7 +41,9 @@ def measure_scaling(
 ) -> Iterator[dict[str, Any]]:
     """One point after the other: axis, value, seconds of both, GFLOP/s, the ratio."""
     for axis, value, row in points(base, AXES if axes is None else axes, threads):
-        own = replace(settings, peers=(), threads=value if axis == "threads" else settings.threads)
+        own = replace(
+            settings, peers=(), bf16=False, threads=value if axis == "threads" else settings.threads
+        )
         (found,) = measure([row], own, told)
         by_name = {one["name"]: one for one in found["contenders"]}
         (ratio,) = (one for one in found["ratios"] if one["peer"] == TORCH)
