@@ -61,7 +61,9 @@ def _line_up(source: str, options: CompareOptions, begin: float, *, quiet: bool)
     from elman.compare import contest
     from elman.compare.assembly import assemble, candidate_of, require_some, subject_of
     from elman.compare.candidates import outside_candidates
+    from elman.compare.events import Begun, Finished, Settings, Working
     from elman.compare.lineup import choose
+    from elman.compare.side_by_side import default_jobs
     from elman.language_model import Protocol
     from elman.text.corpus import load_corpus
 
@@ -82,9 +84,11 @@ def _line_up(source: str, options: CompareOptions, begin: float, *, quiet: bool)
         corpus.name, corpus.origin, corpus.digest, corpus.test, corpus.vocabulary, corpus.train.events
     )
     messages.print(f"{corpus.name}: {corpus.origin}; {corpus.train.events:,} events to train on")
-    settings = contest.Settings(seed=options.seed, save=options.save, device=options.device)
+    jobs = options.jobs or default_jobs(options.device)
+    settings = Settings(options.seed, options.save, options.device, jobs, source)
     candidates: list[Candidate] = []
     notes: list[str] = []
+    titles: dict[str, str] = {}
 
     def row(candidate: Candidate) -> None:
         candidates.append(candidate)
@@ -103,12 +107,14 @@ def _line_up(source: str, options: CompareOptions, begin: float, *, quiet: bool)
         bar = stack.enter_context(ladder.Bar())
         try:
             for event in contest.run(corpus, specs, settings):
-                if isinstance(event, contest.Begun):
-                    bar.begin(f"{event.spec.label} ({event.position} of {event.of})")
-                elif isinstance(event, contest.Working):
+                if isinstance(event, Begun):
+                    titles[event.spec.name] = f"{event.spec.label} ({event.position} of {event.of})"
+                    bar.begin(titles[event.spec.name])
+                elif isinstance(event, Working):
                     rate = "" if event.rate is None else f"{event.rate:,.0f} tokens/s"
-                    bar.show(f"{bar.title}, {event.doing}", event.done, event.total, rate)
-                elif isinstance(event, contest.Finished):
+                    name = event.spec.name
+                    bar.show(f"{titles[name]}, {event.doing}", event.done, event.total, rate, name=name)
+                elif isinstance(event, Finished):
                     bar.hide()
                     row(candidate_of(event.outcome, corpus, protocol))
                 else:
@@ -119,6 +125,8 @@ def _line_up(source: str, options: CompareOptions, begin: float, *, quiet: bool)
             resume = "; run the same command again to go on" if options.save else ""
             messages.print(f"elman: stopped{resume}")
     require_some(candidates)
+    places = [spec.label for spec in specs]
+    candidates.sort(key=lambda candidate: places.index(candidate.label))  # they may finish in any order
     for candidate in outside_candidates(options.scores, candidates[0], base=options.log_base):
         row(candidate)
     lost = bool(notes) and options.baseline not in [candidate.name for candidate in candidates]

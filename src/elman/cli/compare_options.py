@@ -59,6 +59,8 @@ class CompareOptions:
         Of the logarithms in --scores files without a header. Default: e.
     device
         Where models are trained.
+    jobs
+        Neural models trained at a time. Default: one per thread, at most 4; 1 on a GPU.
     """
 
     text: str | None = None
@@ -75,6 +77,7 @@ class CompareOptions:
     scores: Annotated[list[str], Parameter(negative="", show_default=False)] = field(default_factory=list)
     log_base: Literal["e", "2", "10"] | None = None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    jobs: int | None = None
 
 
 def require_sense(what: Sequence[str], options: CompareOptions) -> None:
@@ -82,6 +85,10 @@ def require_sense(what: Sequence[str], options: CompareOptions) -> None:
     from elman.compare.bootstrap import Resampling
 
     Resampling(samples=options.bootstrap)
+    if options.jobs is not None and options.jobs < 1:
+        raise OptionError(
+            f"--jobs {options.jobs}: at least one model is trained at a time.", remedy="--jobs 1"
+        )
     if options.seed < 0:
         raise OptionError(f"--seed {options.seed} is negative.", remedy="give 0 or more.")
     if options.text is not None:

@@ -57,15 +57,13 @@ def _lines(lines: Iterable[str]) -> None:
 
 
 class Bar:
-    """One progress line on stderr while something runs; hidden while a row is printed, as it would
-    otherwise draw stdout into itself."""
+    """Progress lines on stderr while something runs, one for each `name`; hidden while a row is printed,
+    as they would otherwise draw stdout into themselves."""
 
     def __init__(self) -> None:
-        self.title = ""
         self._stack = ExitStack()
         self._display: Progress | None = None
-        self._task: TaskID | None = None
-        self._total = 0
+        self._tasks: dict[str, tuple[TaskID, int]] = {}
 
     def __enter__(self) -> Bar:
         return self
@@ -75,23 +73,23 @@ class Bar:
 
     def begin(self, title: str) -> None:
         """What comes next; where stderr is no terminal, a line is all there is."""
-        self.title = title
         if not messages.is_terminal:
             messages.print(f"… {title}")
 
-    def show(self, what: str, done: int, total: int, rate: str = "") -> None:
+    def show(self, what: str, done: int, total: int, rate: str = "", *, name: str = "") -> None:
         if not messages.is_terminal:
             return
         if self._display is None:
             self._display = self._stack.enter_context(progress())
-            self._task = None
-        if self._task is None:
-            self._task = self._display.add_task(what, total=total, rate=rate)
-        elif total != self._total:  # something else is measured: its time left starts anew
-            self._display.reset(self._task, total=total)
-        self._total = total
-        self._display.update(self._task, description=what, completed=done, total=total, rate=rate)
+        if name not in self._tasks:
+            self._tasks[name] = self._display.add_task(what, total=total, rate=rate), total
+        task, before = self._tasks[name]
+        if total != before:  # something else is measured: its time left starts anew
+            self._display.reset(task, total=total)
+            self._tasks[name] = task, total
+        self._display.update(task, description=what, completed=done, total=total, rate=rate)
 
     def hide(self) -> None:
         self._stack.close()
         self._display = None
+        self._tasks = {}

@@ -1,4 +1,4 @@
-"""The line-up, trained one model after the other on one corpus: a generator that yields what happens.
+"""The line-up, trained and scored on one corpus: a generator that yields what happens.
 
 Every model is chosen on the validation text and scored once on the test text, with carried state and,
 where that is something else, with the state reset at each sentence. The consumer prints; this does not.
@@ -18,8 +18,10 @@ import torch
 
 from elman.compare.bootstrap import Floats
 from elman.compare.comparison import CurvePoint
+from elman.compare.events import Begun, Event, Finished, Interrupted, Settings, Working
 from elman.compare.lineup import Spec
 from elman.compare.outcome import Facts, Outcome, bf16_here, load_outcome, sample_texts, save_outcome, size_of
+from elman.compare.side_by_side import train_together
 from elman.errors import OptionError
 from elman.evaluate import event_nats
 from elman.language_model import LanguageModel, StatePolicy
@@ -35,65 +37,21 @@ from elman.training.config import parse_train_config
 from elman.training.events import Started, Step, Stopped, Validated
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How the line-up is run; `save` keeps finished models and lets an interrupted run go on."""
-
-    seed: int = 1
-    save: Path | None = None
-    device: str = "auto"
-
-
-@dataclass(frozen=True)
-class Begun:
-    """A model is next: the `position`-th of `of`."""
-
-    spec: Spec
-    position: int
-    of: int
-
-
-@dataclass(frozen=True)
-class Working:
-    """How far it is: `done` of `total` of what `doing` says; `rate` in tokens per second."""
-
-    spec: Spec
-    doing: str
-    done: int
-    total: int
-    rate: float | None = None
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A model is done, now or (`reused`) in an earlier run."""
-
-    outcome: Outcome
-    reused: bool = False
-
-
-@dataclass(frozen=True)
-class Interrupted:
-    """Ctrl-C during training: this model and those after it are left out."""
-
-    spec: Spec
-
-
-Event = Begun | Working | Finished | Interrupted
-
-
 def run(corpus: Corpus, specs: Sequence[Spec], settings: Settings) -> Iterator[Event]:
     """Train, choose and score each of `specs`; a mixture needs its parts before it.
 
     Raises what training, scoring and saving raise. Models finished in `settings.save` are taken again
-    where specification, corpus and seed are the same.
+    where specification, corpus and seed are the same. With several jobs models finish in any order.
     """
-    finished: dict[str, Outcome] = {}
     prints: dict[str, str] = {}
-    for position, spec in enumerate(specs, start=1):
-        folder = None
+    for spec in specs:
         parts = [prints[part] for part in spec.parts]
         prints[spec.name] = spec.fingerprint(corpus.digest, settings.seed, parts)
+    finished: dict[str, Outcome] = {}
+    for position, spec in enumerate(specs, start=1):
+        if spec.name in finished:
+            continue
+        folder = None
         if settings.save is not None:
             folder = settings.save / f"{spec.name}-{prints[spec.name]}"
             old = load_outcome(spec, folder, corpus.valid.events, corpus.test.events)
@@ -101,6 +59,18 @@ def run(corpus: Corpus, specs: Sequence[Spec], settings: Settings) -> Iterator[E
                 finished[spec.name] = old
                 yield Finished(old, reused=True)
                 continue
+        rest = [(place, other) for place, other in enumerate(specs, start=1) if place >= position]
+        together = [(place, other) for place, other in rest if other.kind in ("feedforward", "recurrent")]
+        if settings.jobs > 1 and len(together) > 1 and spec == together[0][1]:
+            stopped = False
+            for event in train_together(corpus, together, settings, len(specs), prints):
+                if isinstance(event, Finished):
+                    finished[event.outcome.spec.name] = event.outcome
+                stopped = isinstance(event, Interrupted)
+                yield event
+            if stopped:
+                return
+            continue
         yield Begun(spec, position, len(specs))
         if spec.kind == "mixture":
             outcome = _mix(spec, [finished[part] for part in spec.parts], settings)
