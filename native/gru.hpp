@@ -6,7 +6,7 @@
 namespace elman::ELMAN_ISA {
 
 struct Gru {
-    static constexpr int GATES = 3, SLOTS = 4;  // r, z, n from x, and n from h: the reset gate comes between
+    static constexpr int GATES = 3, SLOTS = 4, SAVED = 4;  // r, z, n from x, and n from h: the reset gate comes between
     static constexpr int FROM_X[] = {0, 1, 2}, FROM_H[] = {0, 1, 3};
     static constexpr bool CELL = false, DIRECT = true;
 

@@ -6,7 +6,7 @@
 namespace elman::ELMAN_ISA {
 
 struct Lstm {
-    static constexpr int GATES = 4, SLOTS = 4;  // i, f, g, o
+    static constexpr int GATES = 4, SLOTS = 4, SAVED = 6;  // i, f, g, o; then c_prev and tanh(c)
     static constexpr int FROM_X[] = {0, 1, 2, 3}, FROM_H[] = {0, 1, 2, 3};
     static constexpr bool CELL = true, DIRECT = false;
 

@@ -171,27 +171,34 @@ void pack_rows(uint32_t* to, long columns, const float* from, long from_row, lon
         }
 }
 
-// from [K rows, `from_row` apart], ROWS columns of it (LANES may be read and written beyond) -> to [word][ROWS], as
-// the tile reads its left-hand side; sums[column] = Σ_k
-template <class Kind> void pack_left(uint32_t* to, const float* from, long from_row, long K, float* sums) {
-    constexpr int VECTORS = (ROWS + LANES - 1) / LANES;
-    Floats total[VECTORS]{};
+constexpr int LEFT_VECTORS = (ROWS + LANES - 1) / LANES;
+
+// from [K rows, `from_row` apart]; of each row, for each of `tiles` tiles, ROWS columns from columns[tile] on (whole
+// vectors are read and written) -> to + tile · to_tile: [word][ROWS], as the tile reads its left-hand side;
+// sums[tile][LEFT_VECTORS · LANES] += Σ_k. One row after the other, as they lie in memory.
+template <class Kind>
+void pack_left(uint32_t* to, long to_tile, const float* from, long from_row, const long* columns, long tiles, long K,
+               float* sums) {
     for (long w = 0; w < words_of<Kind>(K); w++, to += ROWS) {
         const float* row = from + w * Kind::DEPTH * from_row;
+        const bool pair = Kind::DEPTH == 2 && 2 * w + 1 < K;
+        for (long tile = 0; tile < tiles; tile++) {
+            float* sum = sums + tile * LEFT_VECTORS * LANES;
 #pragma GCC unroll 4
-        for (int c = 0; c < VECTORS; c++) {  // what is written beyond ROWS, the next word overwrites
-            Floats values = load(row + c * LANES);
-            total[c] += values;
-            Words words = load_as<Words>(&values);
-            if constexpr (Kind::DEPTH == 2) {
-                Floats next = 2 * w + 1 < K ? load(row + from_row + c * LANES) : Floats{};
-                total[c] += next;
-                words = bf16_pair(values, next);
+            for (int c = 0; c < LEFT_VECTORS; c++) {  // what is written beyond ROWS, the next word overwrites
+                const float* at = row + columns[tile] + c * LANES;
+                Floats values = load(at);
+                Words words = load_as<Words>(&values);
+                if constexpr (Kind::DEPTH == 2) {
+                    Floats next = pair ? load(at + from_row) : Floats{};
+                    words = bf16_pair(values, next);
+                    values += next;
+                }
+                store(sum + c * LANES, load(sum + c * LANES) + values);
+                memcpy(to + tile * to_tile + c * LANES, &words, sizeof words);
             }
-            memcpy(to + c * LANES, &words, sizeof words);
         }
     }
-    for (int c = 0; c < VECTORS; c++) store(sums + c * LANES, total[c]);
 }
 
 }  // namespace elman::ELMAN_ISA

@@ -4,14 +4,14 @@
 //   by chunks   gates = b + x W, all rows of some steps in one product
 //   by steps    gates += h' U, then the gates' functions on the tile while it is in the first-level cache
 //
-// One buffer, `gates`, takes the sums and keeps what the functions make of them: what backward needs. A row of it is
-// [block][slot][units]. h' of every row is kept too: it is the left-hand side of the step's product and, in
-// backward, the right-hand side of U's gradient.
+// One buffer, `gates`, takes the sums and keeps what the functions make of them: what backward needs. It is
+// [block][N][slot][units], so that a thread's part of a step is one run of memory. h' of every row is kept too: it is
+// the left-hand side of the step's product and, in backward, the right-hand side of U's gradient.
 //
 // Caches, for an LSTM with H = D = 200, B = 20, two threads: each thread's half of U is 320 kB and of W another
 // (second level); h' 17 kB and the tile it works on, 20 × 4 × 32 × 4 = 10 kB, first level. With H = 650 half of U is
 // 3.4 MB, which comes from the third level at every step, 83 kB a panel, and is used for all rows of the batch.
-#include "recurrence.hpp"
+#include <algorithm>
 
 #include "recurrence_plan.hpp"
 
@@ -29,7 +29,7 @@ template <class C, class Kind> class Forward {
     explicit Forward(const RecurrenceForward& task)
         : task_(task), plan_(task.shape), depth_x_(words_of<Kind>(plan_.D)), depth_h_(words_of<Kind>(plan_.H)),
           threads_(worthwhile_threads(task.shape, C::GATES)) {
-        chunk_rows_ = CHUNK_FLOATS * threads_ / plan_.gates_row;
+        chunk_rows_ = CHUNK_FLOATS * threads_ / (C::SAVED * plan_.padded);
         chunk_rows_ = chunk_rows_ < CHUNK_ROWS ? CHUNK_ROWS : chunk_rows_;
         copy_x_ = CONVERT || plan_.D % 512 == 0;  // see stride_of
         x_row_ = copy_x_ ? stride_of(depth_x_) : depth_x_;
@@ -41,33 +41,26 @@ template <class C, class Kind> class Forward {
         bias_ = parts_.add(plan_.padded * C::SLOTS);
         x_ = parts_.add(copy_x_ ? plan_.N * x_row_ : 0);
         h_ = parts_.add(CONVERT ? plan_.N * h_row_ : 0);
-        saved_ = parts_.add(task.saved ? 0 : chunk_saved());
+        c_ = parts_.add(C::CELL ? plan_.B * plan_.state_row : 0);
+        // With nothing to keep there is one chunk of gates; h_prev of all rows stays, it is small.
+        gate_rows_ = task.saved ? plan_.N : std::min(chunk_rows_ + plan_.B, plan_.N);
+        saved_ = parts_.add(task.saved ? 0 : gate_rows_ * C::SAVED * plan_.padded);
+        states_at_ = parts_.add(task.saved ? 0 : plan_.N * plan_.state_row);
     }
 
     void run() {
         Workspace workspace(parts_.bytes());
         base_ = workspace.as<float>();
         gates_ = task_.saved ? task_.saved : base_ + saved_;
-        states_ = task_.saved ? task_.saved + plan_.h_prev : gates_ + most_chunk_ * plan_.gates_row;
+        states_ = task_.saved ? task_.saved + plan_.h_prev : base_ + states_at_;
         parallel(threads_, [&](const Member& me) { member(me); });
     }
 
   private:
-    // With nothing to keep there is one chunk of gates; the states of all rows stay, they are small.
-    long chunk_saved() {
-        most_chunk_ = chunk_rows_ + plan_.B;
-        if (most_chunk_ > plan_.N) most_chunk_ = plan_.N;
-        return most_chunk_ * plan_.gates_row + (C::CELL ? 3 : 1) * plan_.N * plan_.state_row;
-    }
-
     uint32_t* words(long part) const { return reinterpret_cast<uint32_t*>(base_ + part); }
     float* h_prev(long row) const { return states_ + row * plan_.state_row; }
-    float* c_prev(long row) const { return states_ + (plan_.N + row) * plan_.state_row; }
-    float* tanh_c(long row) const { return states_ + (2 * plan_.N + row) * plan_.state_row; }
-    // gates of one block: C::SLOTS runs of columns · LANES
-    float* gates(long row, long vector) const {
-        return gates_ + (row - gates_from_) * plan_.gates_row + vector * C::SLOTS * LANES;
-    }
+    float* c(long b) const { return base_ + c_ + b * plan_.state_row; }
+    float* gates(long row, long vector) const { return gates_ + plan_.gates_at(row - gates_from_, gate_rows_, vector); }
 
     void member(const Member& me) {
         prepare(me);
@@ -128,7 +121,7 @@ template <class C, class Kind> class Forward {
 
     void first_state(long row, long b) {
         copy_padded(h_prev(row), task_.h_first + b * plan_.H, plan_.H);
-        if constexpr (C::CELL) copy_padded(c_prev(row), task_.c_first + b * plan_.H, plan_.H);
+        if constexpr (C::CELL) copy_padded(c(b), task_.c_first + b * plan_.H, plan_.H);
         if constexpr (CONVERT) {
             auto* to = reinterpret_cast<uint16_t*>(words(h_) + row * h_row_);
             for (long u = 0; u < plan_.padded; u += LANES) store_bf16(to + u, load(h_prev(row) + u));
@@ -141,10 +134,11 @@ template <class C, class Kind> class Forward {
         const uint32_t* all = x.at + first * x_row_;
         for_blocks(me, plan_.vectors, rows, [&](long vector, long columns, long from, long to) {
             const float* bias = base_ + bias_ + vector * C::SLOTS * LANES;
+            const long row = C::SAVED * columns * LANES;
             x.at = all + from * x_row_;
             for (int gate = 0; gate < C::GATES; gate++) {
                 const long at = C::FROM_X[gate] * columns * LANES;
-                panel_product<Kind>(columns, gates(first + from, vector) + at, plan_.gates_row, bias + at, 0, to - from,
+                panel_product<Kind>(columns, gates(first + from, vector) + at, row, bias + at, 0, to - from,
                                     x, panel(w_, depth_x_, vector, gate, columns));
             }
             if constexpr (C::SLOTS > C::GATES) {  // what comes from h alone starts with its bias
@@ -164,34 +158,36 @@ template <class C, class Kind> class Forward {
         for_blocks(me, plan_.vectors, now.rows, [&](long vector, long columns, long from, long to) {
             h.at = all + (now.row + from) * h_row_;
             float* a = gates(now.row + from, vector);
+            const long row = C::SAVED * columns * LANES;
             for (int gate = 0; gate < C::GATES; gate++) {
                 float* sums = a + C::FROM_H[gate] * columns * LANES;
-                panel_product<Kind>(columns, sums, plan_.gates_row, sums, plan_.gates_row, to - from, h,
+                panel_product<Kind>(columns, sums, row, sums, row, to - from, h,
                                     panel(u_, depth_h_, vector, gate, columns));
             }
-            for (long r = from; r < to; r++) cell(s, r, vector, columns);
+            for (long v = 0; v < columns; v++) cells(s, from, to, (vector + v) * LANES, a + v * LANES, columns * LANES);
         });
     }
 
-    void cell(long s, long r, long vector, long columns) {
-        const long row = plan_.steps[static_cast<size_t>(s)].row + r;
-        const bool goes_on = r < plan_.rows_at(s + 1);
-        const long next = goes_on ? plan_.steps[static_cast<size_t>(s + 1)].row + r : 0;
-        for (long v = 0; v < columns; v++) {
-            const long u = (vector + v) * LANES, left = plan_.H - u;
-            const int lanes = left < LANES ? static_cast<int>(left) : LANES;
-            Floats c{}, tanh{};
-            if constexpr (C::CELL) c = load(c_prev(row) + u);
-            const Floats h = C::forward(gates(row, vector) + v * LANES, columns * LANES, load(h_prev(row) + u), c, tanh);
-            if constexpr (C::CELL) store(tanh_c(row) + u, tanh);
-            store_first(task_.output + row * plan_.H + u, h, lanes);
-            if (goes_on) {
-                store(h_prev(next) + u, h);
-                if constexpr (C::CELL) store(c_prev(next) + u, c);
-                if constexpr (CONVERT) store_bf16(reinterpret_cast<uint16_t*>(words(h_) + next * h_row_) + u, h);
+    // The cell on rows from … to, the LANES units from `u` on; a: their sums in the first row, `slot` floats apart.
+    void cells(long s, long from, long to, long u, float* a, long slot) {
+        const long row = plan_.steps[static_cast<size_t>(s)].row, go_on = plan_.rows_at(s + 1);
+        const long next = go_on ? plan_.steps[static_cast<size_t>(s + 1)].row : 0;
+        const int lanes = static_cast<int>(std::min<long>(plan_.H - u, LANES));
+        for (long r = from; r < to; r++, a += C::SAVED * slot) {
+            Floats c_now{}, tanh_c{};
+            if constexpr (C::CELL) {
+                c_now = load(c(r) + u);
+                store(a + C::SLOTS * slot, c_now);
+            }
+            const Floats h = C::forward(a, slot, load(h_prev(row + r) + u), c_now, tanh_c);
+            if constexpr (C::CELL) store(c(r) + u, c_now), store(a + (C::SLOTS + 1) * slot, tanh_c);
+            store_first(task_.output + (row + r) * plan_.H + u, h, lanes);
+            if (r < go_on) {
+                store(h_prev(next + r) + u, h);
+                if constexpr (CONVERT) store_bf16(reinterpret_cast<uint16_t*>(words(h_) + (next + r) * h_row_) + u, h);
             } else {
                 store_first(task_.h_last + r * plan_.H + u, h, lanes);
-                if constexpr (C::CELL) store_first(task_.c_last + r * plan_.H + u, c, lanes);
+                if constexpr (C::CELL) store_first(task_.c_last + r * plan_.H + u, c_now, lanes);
             }
         }
     }
@@ -202,7 +198,7 @@ template <class C, class Kind> class Forward {
     const int threads_;
     Parts parts_;
     bool copy_x_;
-    long chunk_rows_, most_chunk_ = 0, gates_from_ = 0, x_row_, h_row_, w_, u_, bias_, x_, h_, saved_;
+    long chunk_rows_, gate_rows_, gates_from_ = 0, x_row_, h_row_, w_, u_, bias_, x_, h_, c_, saved_, states_at_;
     float *base_ = nullptr, *gates_ = nullptr, *states_ = nullptr;
 };
 

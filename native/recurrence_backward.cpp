@@ -4,12 +4,13 @@
 //   by steps    dh' = da U on a tile, then at once the cell's derivative on it: da of the step before
 //   at the end  dx = da W      dW = daᵀ x      dU = daᵀ h'      db, dc = Σ da, while daᵀ is packed
 //
-// da [N, slots, H] is the gradient of the sums; its rows are [slot][unit]. One barrier a step: whoever has computed
+// da [N, slots, H] is the gradient of the sums. One barrier a step: whoever has computed
 // dh' of a unit has all that its derivative needs.
 //
 // Caches, for an LSTM with H = D = 200, N = 700: da is 2.3 MB, written once and read three times; 104 of its rows are
 // 340 kB (second level) and are used for all panels of W. The last products take k, here N, in runs of at most DEPTH:
-// 350 × 13 × 4 = 18 kB of daᵀ a tile, and 350 × 2 × 16 × 4 = 45 kB of x a panel, used for up to 16 tiles.
+// 350 × 13 × 4 = 18 kB of daᵀ a tile, and 350 × 2 × 16 × 4 = 45 kB of x a panel, used for up to 16 tiles. A longer run
+// reads and writes dW and dU less often: 8 MB each time with H = 512.
 #include <algorithm>
 
 #include "recurrence_plan.hpp"
@@ -18,7 +19,7 @@ namespace elman::ELMAN_ISA {
 
 namespace {
 
-constexpr long RUN = 384;         // k of the last products, at most; even
+constexpr long RUN = 640;         // k of the last products, at most; even
 constexpr long TILES = 16;        // packed left-hand sides of the last products
 constexpr long ROW_BLOCK = 8 * ROWS;
 
@@ -54,10 +55,8 @@ template <class C, class Kind> class Backward {
     static constexpr long left_tile() { return (RUN / DEPTH + 4) * ROWS + 3 * REGISTERS; }
 
     uint32_t* words(long part) const { return reinterpret_cast<uint32_t*>(base_ + part); }
-    const float* gates(long row) const { return task_.saved + row * plan_.gates_row; }
+    const float* gates(long row, long vector) const { return task_.saved + plan_.gates_at(row, plan_.N, vector); }
     const float* h_prev(long row) const { return task_.saved + plan_.h_prev + row * plan_.state_row; }
-    const float* c_prev(long row) const { return task_.saved + plan_.c_prev + row * plan_.state_row; }
-    const float* tanh_c(long row) const { return task_.saved + plan_.tanh_c + row * plan_.state_row; }
     float* da(long row) const { return base_ + da_ + row * da_row_; }
     float* direct(long b) const { return base_ + direct_ + b * plan_.state_row; }
     float* dc(long b) const { return base_ + dc_ + b * plan_.state_row; }
@@ -115,9 +114,7 @@ template <class C, class Kind> class Backward {
                                     C::DIRECT ? direct(from) + vector * LANES : nullptr, plan_.state_row,
                                     std::min(to, after) - from, left(row, C::FROM_H), panel(u_, vector));
             }
-            for (long r = from; r < to; r++)
-                for (long v = vector; v < vector + columns; v++)
-                    cell(s, r, v * LANES, r < after ? dh + r * PANEL + (v - vector) * LANES : nullptr);
+            for (long v = 0; v < columns; v++) cells(s, from, to, vector, v, dh + v * LANES);
         });
     }
 
@@ -127,34 +124,39 @@ template <class C, class Kind> class Backward {
         return a;
     }
 
-    // dh from the step after, or null where row r of the batch had its last step here
-    void cell(long s, long r, long u, const float* from_after) {
+    // The cell on rows from … to, vector v of the block at `vector`. from_after: dh of the first row of the batch, as
+    // it comes from the step after, PANEL floats from row to row; rows that had their last step here have none.
+    void cells(long s, long from, long to, long vector, long v, const float* from_after) {
+        const long u = (vector + v) * LANES, slot = columns_at(vector, plan_.vectors) * LANES;
+        const long now = plan_.rows_at(s), after = plan_.rows_at(s + 1);
         const int lanes = static_cast<int>(std::min<long>(plan_.H - u, LANES));
-        auto some = [&](const float* from, long row) {
-            return from ? load_first(from + row * plan_.H + u, lanes) : Floats{};
+        auto some = [&](const float* at, long row) {
+            return at ? load_first(at + row * plan_.H + u, lanes) : Floats{};
         };
-        Floats dh = from_after ? load(from_after) : some(task_.dh_last, r), dc_now{};
-        if constexpr (C::CELL) dc_now = from_after ? load(dc(r) + u) : some(task_.dc_last, r);
-        if (r >= plan_.rows_at(s)) {  // row r begins at the step after
-            if (task_.dh_first) store_first(task_.dh_first + r * plan_.H + u, dh, lanes);
-            if (C::CELL && task_.dc_first) store_first(task_.dc_first + r * plan_.H + u, dc_now, lanes);
-            return;
+        const long first = now ? plan_.steps[static_cast<size_t>(s)].row : 0;
+        for (long r = from; r < to; r++) {
+            Floats dh = r < after ? load(from_after + r * PANEL) : some(task_.dh_last, r), dc_now{};
+            if constexpr (C::CELL) dc_now = r < after ? load(dc(r) + u) : some(task_.dc_last, r);
+            if (r >= now) {  // row r begins at the step after
+                if (task_.dh_first) store_first(task_.dh_first + r * plan_.H + u, dh, lanes);
+                if (C::CELL && task_.dc_first) store_first(task_.dc_first + r * plan_.H + u, dc_now, lanes);
+                continue;
+            }
+            const long row = first + r;
+            dh += some(task_.doutput, row);  // forward: output = h, and h goes on to the step after
+            Floats c_prev{}, tanh_c{}, sums[C::SLOTS], directly{};
+            const float* a = gates(row, vector) + v * LANES;
+            if constexpr (C::CELL) c_prev = load(a + C::SLOTS * slot), tanh_c = load(a + (C::SLOTS + 1) * slot);
+            C::backward(a, slot, load(h_prev(row) + u), c_prev, tanh_c, dh, dc_now, sums, directly);
+            for (int k = 0; k < C::SLOTS; k++) {
+                store(da(row) + k * plan_.padded + u, sums[k]);
+                if constexpr (CONVERT)
+                    store_bf16(reinterpret_cast<uint16_t*>(words(words_) + row * words_row_) + k * plan_.padded + u,
+                               sums[k]);
+            }
+            if constexpr (C::CELL) store(dc(r) + u, dc_now);
+            if constexpr (C::DIRECT) store(direct(r) + u, directly);
         }
-        const long row = plan_.steps[static_cast<size_t>(s)].row + r;
-        dh += some(task_.doutput, row);  // forward: output = h, and h goes on to the step after
-        Floats c{}, tanh{}, sums[C::SLOTS], directly{};
-        if constexpr (C::CELL) c = load(c_prev(row) + u), tanh = load(tanh_c(row) + u);
-        const long vector = u / LANES, block = vector / COLUMNS * COLUMNS, columns = columns_at(block, plan_.vectors);
-        C::backward(gates(row) + block * C::SLOTS * LANES + (vector - block) * LANES, columns * LANES,
-                    load(h_prev(row) + u), c, tanh, dh, dc_now, sums, directly);
-        for (int slot = 0; slot < C::SLOTS; slot++) {
-            store(da(row) + slot * plan_.padded + u, sums[slot]);
-            if constexpr (CONVERT)
-                store_bf16(reinterpret_cast<uint16_t*>(words(words_) + row * words_row_) + slot * plan_.padded + u,
-                           sums[slot]);
-        }
-        if constexpr (C::CELL) store(dc(r) + u, dc_now);
-        if constexpr (C::DIRECT) store(direct(r) + u, directly);
     }
 
     // dx = da W                                                   forward: a = W x + b
@@ -197,14 +199,16 @@ template <class C, class Kind> class Backward {
         const int from_x = gate_of(C::FROM_X, slot), from_h = gate_of(C::FROM_H, slot);
         uint32_t* packed = words(left_) + me.index * TILES * left_tile();
         auto first = [&](long tile) { return begin + (end - begin) * tile / tiles; };
-        for (long tile = 0; tile < tiles; tile++) {
-            float sums[ROWS + 2 * LANES] = {};
-            pack_left<Kind>(packed + tile * left_tile(), da(k) + slot * plan_.padded + first(tile), da_row_, depth, sums);
+        alignas(64) float sums[TILES * LEFT_VECTORS * LANES] = {};
+        long columns[TILES] = {};
+        for (long tile = 0; tile < tiles; tile++) columns[tile] = first(tile);
+        pack_left<Kind>(packed, left_tile(), da(k) + slot * plan_.padded, da_row_, columns, tiles, depth, sums);
+        for (long tile = 0; tile < tiles; tile++)
             for (long u = first(tile); u < first(tile + 1); u++) {
-                add_bias(task_.dbias_ih, from_x, u, k > 0, sums[u - first(tile)]);
-                add_bias(task_.dbias_hh, from_h, u, k > 0, sums[u - first(tile)]);
+                const float sum = sums[tile * LEFT_VECTORS * LANES + u - first(tile)];
+                add_bias(task_.dbias_ih, from_x, u, k > 0, sum);
+                add_bias(task_.dbias_hh, from_h, u, k > 0, sum);
             }
-        }
         auto product = [&](float* to, int gate, long part, long n) {
             if (!to || gate < 0) return;
             for (long vector = 0; vector < vectors_of(n); vector += COLUMNS) {

@@ -33,25 +33,27 @@ struct Step {
 template <class C> struct Plan {
     long T, B, D, H, N = 0;
     long vectors, padded;        // of H: ceil(H / LANES), and the units they hold
-    long gates_row, state_row;   // floats from row to row
+    long state_row;              // floats from row to row of h_prev
     std::vector<Step> steps;     // in the order taken
 
-    // What is saved, in floats from the start; rows of N.
-    long gates = 0, h_prev, c_prev, tanh_c, saved;
+    // What is saved, in floats from the start: gates [block][N][SAVED][units], then h_prev [N][units].
+    long gates = 0, h_prev, saved;
 
     explicit Plan(const RecurrenceShape& s)
         : T(s.steps), B(s.batch), D(s.input_size), H(s.hidden_size), vectors(vectors_of(H)), padded(vectors * LANES),
-          gates_row(stride_of(C::SLOTS * padded)), state_row(stride_of(padded)), steps(static_cast<size_t>(T)) {
+          state_row(stride_of(padded)), steps(static_cast<size_t>(T)) {
         for (long t = 0; t < T; t++) {
             steps[static_cast<size_t>(s.reverse ? T - 1 - t : t)] = {N, s.batch_sizes[t]};
             N += s.batch_sizes[t];
         }
-        h_prev = N * gates_row;
-        c_prev = h_prev + N * state_row;
-        tanh_c = c_prev + (C::CELL ? N * state_row : 0);
-        saved = tanh_c + (C::CELL ? N * state_row : 0);
+        h_prev = round_up(N * C::SAVED * padded, 16);
+        saved = h_prev + N * state_row;
     }
 
+    // Where row `row` of `rows` has the slots of one block, each columns · LANES floats.
+    long gates_at(long row, long rows, long vector) const {
+        return (vector * rows + row * columns_at(vector, vectors)) * C::SAVED * LANES;
+    }
     long rows_at(long step) const { return step < 0 || step >= T ? 0 : steps[static_cast<size_t>(step)].rows; }
 };
 

@@ -6,7 +6,7 @@
 namespace elman::ELMAN_ISA {
 
 template <bool RELU> struct Rnn {
-    static constexpr int GATES = 1, SLOTS = 1;
+    static constexpr int GATES = 1, SLOTS = 1, SAVED = 1;
     static constexpr int FROM_X[] = {0}, FROM_H[] = {0};
     static constexpr bool CELL = false, DIRECT = false;
 
