@@ -13,8 +13,8 @@ enum class StreamCell : int { rnn_tanh, rnn_relu, lstm, gru };
 // in_place: float32, not packed but read where the caller keeps it: what changes there counts at once.
 enum class StreamWeights : int { float32, bfloat16, int8, in_place };
 
-// [rows, columns], rows contiguous: float (float32, in_place), uint16_t (bits of a bfloat16) or int8_t. In int8, row r stands for
-// scale[r] · q[r], q in -127 … 127; `scale` is null otherwise.
+// [rows, columns], rows contiguous: float (float32, in_place), uint16_t (bits of a bfloat16) or int8_t.
+// In int8, row r stands for scale[r] · q[r], q in -127 … 127; `scale` is null otherwise.
 struct StreamMatrix {
     const void* data;
     const float* scale;
@@ -56,7 +56,7 @@ struct StreamCall {
     const int64_t* targets;    // [T, B], checked, with
     float* nats;               // [T, B] written: -log P(target) after each step; or both null
     const StreamDraw* draw;    // after the last step, or null
-    long best;                 // the so many most probable after the last step, best first, ties by id; 0: none
+    long best;                 // so many of the most probable after the last step, best first; 0: none
     int64_t* best_tokens;      // [B, best]
     float* best_log_probs;     // [B, best]
     int threads;

@@ -37,7 +37,7 @@ ELMAN_INLINE bool any_above(Floats v, Floats limit) {
 #endif
 }
 
-// The `most` best of the row without `excluded`, best first, ties by id; how many there are. NaN never counts.
+// The `most` best of the row without `excluded`, best first, ties by id; their number. NaN never counts.
 // `to` has room for 2 · most + LANES.
 inline long best_of(Candidate* to, const float* logits, long V, int64_t excluded, long most) {
     long count = 0;
@@ -48,7 +48,8 @@ inline long best_of(Candidate* to, const float* logits, long V, int64_t excluded
         if (full && lanes == LANES && !any_above(load(logits + at), broadcast(limit))) continue;
         for (int lane = 0; lane < lanes; lane++) {
             const float x = logits[at + lane];
-            if (at + lane != excluded && (full ? x > limit : x == x)) to[count++] = {x, static_cast<int32_t>(at + lane)};
+            const auto id = static_cast<int32_t>(at + lane);
+            if (id != excluded && (full ? x > limit : x == x)) to[count++] = {x, id};
         }
         if (count >= 2 * most) {
             std::nth_element(to, to + most - 1, to + count, Better());
@@ -59,7 +60,7 @@ inline long best_of(Candidate* to, const float* logits, long V, int64_t excluded
     return count < most ? count : most;
 }
 
-// The id where the running sum of the weights first passes uniform · total, ids rising; never one of weight 0.
+// The id where the running sum of weights first passes uniform · total, ids rising; never one of weight 0.
 inline int64_t draw_among(const Candidate* kept, const float* weights, long count, double uniform) {
     double total = 0, running = 0;
     for (long i = 0; i < count; i++) total += weights[i];
@@ -100,7 +101,8 @@ class Draw {
             }
             double before = 0;  // a token stays while those above it fall short of p
             long stay = 0;
-            while (stay < count && (how_.top_p == 1 || before < how_.top_p)) before += weights[stay++] / total;
+            while (stay < count && (how_.top_p == 1 || before < how_.top_p))
+                before += weights[stay++] / total;
             if (all && stay == count && most < V) continue;  // p lies beyond these
             std::sort(kept, kept + stay, SmallerId());
             for (long i = 0; i < stay; i++) weights[i] = weight(kept[i].logit, first.logit);
@@ -139,13 +141,14 @@ class Draw {
         Workspace memory(static_cast<size_t>(blocks) * sizeof(double));
         auto* sums = memory.as<double>();
         double total = 0;
-        for (long b = 0; b < blocks; b++) total += sums[b] = sum(logits, most, b * BLOCK, std::min(V, (b + 1) * BLOCK));
+        for (long b = 0; b < blocks; b++)
+            total += sums[b] = sum(logits, most, b * BLOCK, std::min(V, (b + 1) * BLOCK));
         const double point = uniform * total;
         double running = 0;
         long block = 0;
         while (block + 1 < blocks && running + sums[block] <= point) running += sums[block++];
         int64_t last = -1;
-        for (long at = block * BLOCK; at < V; at += LANES) {  // beyond the block only where rounding leads there
+        for (long at = block * BLOCK; at < V; at += LANES) {  // beyond it only by rounding
             Floats w = weights(logits, most, at);
             for (int lane = 0; lane < LANES; lane++) {
                 running += w[lane];

@@ -3,15 +3,15 @@
 
 #include <atomic>
 
-#include "streaming_weights.hpp"
+#include "streaming_product.hpp"
 #include "workspace.hpp"
 
 namespace elman::ELMAN_ISA {
 
 struct StreamPackedLayer {
     Packed input, recurrent;
-    const float* bias;    // of the input product, packed order: both biases, but for the GRU's n only the input's
-    const float* inner;   // GRU: bias_recurrent of n, by unit; 0 else
+    const float* bias;   // of the input product, packed order: both biases; of the GRU's n only the input's
+    const float* inner;  // GRU: bias_recurrent of n, by unit; 0 else
     const float *bias_input, *bias_recurrent;  // in place: the caller's
 };
 
@@ -27,8 +27,8 @@ struct StreamPacked : StreamModel {
     StreamMatrix embedding;  // where the caller keeps it
     StreamPackedLayer layer[MOST_LAYERS];
     Packed output;
-    const float* output_bias;                 // packed order, -1e30 for columns that are added; or the caller's
-    mutable std::atomic<unsigned> turn{0};    // calls so far: every second one goes through the panels backward
+    const float* output_bias;  // packed order, -1e30 for columns that are added; or the caller's
+    mutable std::atomic<unsigned> turn{0};  // calls so far: every second one goes backward
     Workspace memory;
 
     explicit StreamPacked(const StreamSource& source)
@@ -96,7 +96,8 @@ struct StreamPacked : StreamModel {
                 for (long column = 0; column < panels * model_.columns * LANES; column++) {
                     const long row = row_of(column);
                     const bool apart = model_.cell == StreamCell::gru && row >= 2 * model_.H;
-                    bias[column] = row < 0 ? 0.f : from.bias_input[row] + (apart ? 0.f : from.bias_recurrent[row]);
+                    const float input = row < 0 ? 0.f : from.bias_input[row];
+                    bias[column] = row < 0 || apart ? input : input + from.bias_recurrent[row];
                 }
                 for (long unit = 0; unit < model_.padded_h; unit++) {
                     const bool there = model_.cell == StreamCell::gru && unit < model_.H;
@@ -104,7 +105,8 @@ struct StreamPacked : StreamModel {
                 }
             }
             const long V = model_.V, out = (V + 4 * LANES - 1) / (4 * LANES);
-            model_.output = matrix(source_.output, model_.H, out, 4, [V](long column) { return column < V ? column : -1; });
+            auto output_row = [V](long column) { return column < V ? column : -1; };
+            model_.output = matrix(source_.output, model_.H, out, 4, output_row);
             place(model_.output, false);
             model_.output.limit = V;
             model_.output_bias = source_.output_bias;
@@ -123,30 +125,35 @@ struct StreamPacked : StreamModel {
         }
 
         template <class Row>
-        Packed matrix(const StreamMatrix& from, long depth, long panels, int columns, const Row& row_of_column) {
-            if (in_place()) return {static_cast<const char*>(from.data), nullptr, nullptr, panels, depth, columns, 0, 0, 0};
-            const long size = model_.weights == StreamWeights::float32 ? 4 : model_.weights == StreamWeights::bfloat16 ? 2 : 1;
-            const long per_word = 4 / size;
+        Packed matrix(const StreamMatrix& from, long depth, long panels, int columns, const Row& row_of) {
+            const char* rows = static_cast<const char*>(from.data);
+            if (in_place()) return {rows, nullptr, nullptr, panels, depth, columns, 0, 0, 0};
             const bool quantized = model_.weights == StreamWeights::int8;
-            const long words = round_up((depth + per_word - 1) / per_word, 2), count = panels * columns * LANES;
+            const long per_word = quantized ? 4 : model_.weights == StreamWeights::bfloat16 ? 2 : 1;
+            const long size = 4 / per_word;
+            const long words = round_up((depth + per_word - 1) / per_word, 2);
+            const long count = panels * columns * LANES;
             char* data = part<char>(count * words * 4);
             float* scale = part<float>(quantized ? count : 0);
             int32_t* sums = part<int32_t>(quantized ? count : 0);
             if (memory_) {
                 for (long column = 0; column < count; column++) {
-                    const long row = row_of_column(column), panel = column / (columns * LANES);
-                    const char* source = static_cast<const char*>(from.data) + (row < 0 ? 0 : row * depth * size);
+                    const long row = row_of(column), panel = column / (columns * LANES);
+                    const char* source = rows + (row < 0 ? 0 : row * depth * size);
                     char* to = data + (panel * words * columns * LANES + column % (columns * LANES)) * 4;
                     int32_t total = 0;
                     for (long w = 0; w < words; w++, to += columns * VECTOR) {
-                        const long k = w * per_word, there = row < 0 || k >= depth ? 0 : depth - k < per_word ? depth - k : per_word;
+                        const long k = w * per_word, left = row < 0 || k >= depth ? 0 : depth - k;
+                        const long there = left < per_word ? left : per_word;
                         uint32_t word = 0;
                         memcpy(&word, source + (there ? k * size : 0), there * size);
                         memcpy(to, &word, 4);
                         for (int byte = 0; quantized && byte < 4; byte++)
                             total += static_cast<int8_t>(word >> (8 * byte) & 255u);
                     }
-                    if (quantized) scale[column] = row < 0 ? 0.f : from.scale[row], sums[column] = 128 * total;
+                    if (!quantized) continue;
+                    scale[column] = row < 0 ? 0.f : from.scale[row];
+                    sums[column] = 128 * total;
                 }
             }
             return {data, scale, sums, panels, words, columns, 0, 0, 0};
