@@ -67,7 +67,7 @@ def line_up(row: Row, peers: Sequence[Peer], threads: int, bf16: bool = True) ->
 def _training(row: Row, peers: set[str], threads: int, bf16: bool) -> LineUp:
     task = training.make_task(row)
     expected = training.prove(training.TorchStep(task, dtype=torch.float64), task)
-    slacks = training.rounding_of_changes(task)
+    slacks = training.rounding_of_changes(task, expected)
     line = LineUp()
 
     def proven(

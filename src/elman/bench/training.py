@@ -8,6 +8,7 @@ V vocabulary size, T steps, B streams.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -17,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from elman.bench.equality import Outcome
+from elman.bench.equality import FACTOR, Outcome
 from elman.bench.rows import Row
 from elman.language_model import State
 from elman.neural.recurrent import RecurrentConfig, RecurrentModel
@@ -199,10 +200,17 @@ def prove(step: Step, task: Task) -> Outcome:
     return found | {f"{name}, second": value for name, value in second.items() if name not in task.weights}
 
 
-def rounding_of_changes(task: Task) -> dict[str, float]:
-    """What storing a weight in float32 may do to its change: half a unit in its last place."""
+def rounding_of_changes(task: Task, expected: Outcome) -> dict[str, float]:
+    """What may move a weight's change, absolute: its storage in float32, by half a unit in the last place,
+    and the norm that clips, a float32 sum over all the parameters."""
     eps = torch.finfo(torch.float32).eps
-    return {f"change of {name}": eps * float(w.abs().max()) for name, w in task.weights.items()}
+    count = sum(weight.numel() for weight in task.weights.values())
+    of_norm = FACTOR * eps * math.sqrt(count)
+    return {
+        f"change of {name}": eps * float(w.abs().max())
+        + of_norm * float(expected[f"change of {name}"].abs().max())
+        for name, w in task.weights.items()
+    }
 
 
 def runner(step: Step, task: Task) -> Callable[[], None]:
