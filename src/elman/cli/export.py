@@ -46,9 +46,9 @@ def export_command(
 ) -> None:
     """Write a model for other programs, or a recurrent one smaller and faster for Elman itself.
 
-    With --to int8 or bfloat16 the result is a model folder that every verb reads: a quarter or half the size,
-    and a token takes about as much less time. Perplexity moves by a few hundredths of a percent for
-    bfloat16 and a few tenths for int8 (`elman evaluate` both to see).
+    With --to int8 or bfloat16 the result is a model folder that every verb but train reads: a quarter or half
+    the size, and faster, as reading the weights is what takes the time. Perplexity hardly moves; evaluate
+    both on your text to see.
 
     Parameters
     ----------
