@@ -3,6 +3,7 @@
 // Shapes, dtypes, contiguity and lifetimes are checked by elman/kernels.py, the only importer; here an
 // address is an integer (Tensor.data_ptr()), 0 for null. The interpreter is free while a kernel runs.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
@@ -135,10 +136,16 @@ const elman::Kernels& kernels_of(const std::string& instruction_set) {
     return *found;
 }
 
-size_t recurrence_saved(const std::string& instruction_set, int cell, const std::vector<int64_t>& batch_sizes,
+// Memory for what forward saves, given back to the workspaces when the tensor dies: fresh pages of megabytes at every
+// window would cost as much as a tenth of the layer.
+using Floats = nb::ndarray<nb::pytorch, float, nb::ndim<1>, nb::device::cpu>;
+Floats recurrence_saved(const std::string& instruction_set, int cell, const std::vector<int64_t>& batch_sizes,
                         long input_size, long hidden_size) {
-    return kernels_of(instruction_set).recurrence.saved_floats(
+    const size_t floats = kernels_of(instruction_set).recurrence.saved_floats(
         recurrence_shape(cell, batch_sizes, input_size, hidden_size, false, 1, false));
+    auto* workspace = new elman::Workspace(floats * sizeof(float));
+    nb::capsule owner(workspace, [](void* w) noexcept { delete static_cast<elman::Workspace*>(w); });
+    return Floats(workspace->as<float>(), {floats}, owner);
 }
 
 // tensors: weight_ih, weight_hh, bias_ih, bias_hh, x, h, c, output, last h, last c, saved

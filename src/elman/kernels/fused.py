@@ -99,7 +99,7 @@ def _forward(
     module, (number, _) = native.require(), _CELLS[cell]
     D, (B, H) = x.shape[1], state[0].shape
     output, h, c = x.new_empty(len(x), H), x.new_empty(B, H), x.new_empty(B if len(state) == 2 else 0, H)
-    saved = x.new_empty(module.recurrence_saved(instruction_set, number, sizes, D, H) if keep else 0)
+    saved = module.recurrence_saved(instruction_set, number, sizes, D, H) if keep else x.new_empty(0)
     last_c = c if len(state) == 2 else None
     tensors = (*_four(weights), x, *_two(state), output, h, last_c, saved if keep else None)
     addresses = [native.address(t) for t in tensors]
