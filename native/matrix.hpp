@@ -119,24 +119,6 @@ template <class Kind> ELMAN_INLINE Words load_words(const float* row, long w, lo
     }
 }
 
-// One stage of a transposition: of each two rows `S` apart, the off-diagonal halves of 2 S lanes change places.
-template <int S> ELMAN_INLINE void transpose(Words (&v)[LANES]) {
-    Ints low{}, high{};
-#pragma GCC unroll 16
-    for (int lane = 0; lane < LANES; lane++) {
-        low[lane] = lane & S ? LANES + (lane ^ S) : lane;
-        high[lane] = lane & S ? LANES + lane : lane ^ S;
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < LANES; i++) {
-        if (i & S) continue;
-        Words a = v[i], b = v[i + S];
-        v[i] = __builtin_shuffle(a, b, low);
-        v[i + S] = __builtin_shuffle(a, b, high);
-    }
-    if constexpr (S > 1) transpose<S / 2>(v);
-}
-
 // from [n, K], n <= columns · LANES -> to [word of k][columns · LANES], column = row of `from`: its transpose
 template <class Kind> void pack_columns(uint32_t* to, long columns, const float* from, long n, long K) {
     const long depth = words_of<Kind>(K);
@@ -144,7 +126,7 @@ template <class Kind> void pack_columns(uint32_t* to, long columns, const float*
         for (long w = 0; w < depth; w += LANES) {
             Words v[LANES];
             for (long i = 0; i < LANES; i++) v[i] = left + i < n ? load_words<Kind>(from + (left + i) * K, w, K) : Words{};
-            transpose<LANES / 2>(v);
+            transpose(v);
             for (long i = 0; i < LANES && w + i < depth; i++)
                 memcpy(to + (w + i) * columns * LANES + left, &v[i], sizeof v[i]);
         }
