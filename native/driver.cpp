@@ -1,0 +1,14 @@
+// Runs the kernels without Python and on threads of its own, for the address, undefined-behaviour and thread
+// sanitizers:  cmake -DELMAN_DRIVER=ON -DELMAN_MODULE=OFF -DCMAKE_CXX_FLAGS=-fsanitize=address,undefined
+#include <cstdio>
+
+#include "threads.hpp"
+
+int drive_recurrence();  // the number of wrong results
+
+int main() {
+    elman::use_own_pool(true);
+    const int wrong = drive_recurrence();
+    std::printf("%d wrong results\n", wrong);
+    return wrong != 0;
+}
