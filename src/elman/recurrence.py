@@ -107,7 +107,7 @@ def _each(hx: Any, change: Any) -> Any:
 class RNN(_Recurrence, nn.RNN):
     """The simple RNN of Elman (1990), tanh or relu, over time and layers: torch.nn.RNN, and `backend`.
 
-    backend is "auto", "torch" or "reference"; OptionError for another. Everything else is as in torch,
+    backend is "auto", "fused", "torch" or "reference"; OptionError for another. The rest is as in torch,
     its errors too. The equations: `elman.cells.rnn`.
     """
 
@@ -135,8 +135,8 @@ class RNN(_Recurrence, nn.RNN):
 class LSTM(_Recurrence, nn.LSTM):
     """The LSTM (Hochreiter & Schmidhuber 1997, Gers et al. 2000): torch.nn.LSTM, and `backend`.
 
-    backend is "auto", "torch" or "reference"; OptionError for another, and for proj_size with
-    "reference". Everything else is as in torch, its errors too. The equations: `elman.cells.lstm`.
+    backend is "auto", "fused", "torch" or "reference"; OptionError for another, and for proj_size with
+    "fused" or "reference". Everything else is as in torch, its errors too. The equations: `elman.cells.lstm`.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class LSTM(_Recurrence, nn.LSTM):
 class GRU(_Recurrence, nn.GRU):
     """The GRU, reset gate after the product (Cho et al. 2014): torch.nn.GRU, and `backend`.
 
-    backend is "auto", "torch" or "reference"; OptionError for another. Everything else is as in torch,
+    backend is "auto", "fused", "torch" or "reference"; OptionError for another. The rest is as in torch,
     its errors too. The equations: `elman.cells.gru`.
     """
 
