@@ -8,7 +8,8 @@ interleaved, each program in a process of its own, timed by the kernel; the tabl
     train   Elman: TEXT → ids → model in memory (`usable`) → ARPA file (`arpa`); start of Python and imports
             apart (`start`). lmplz: TEXT → ARPA file.
     score   Elman: events of encoded text in memory, `event_nats` (`score`), and from the file with encoding
-            (`file`). query: HELDOUT through standard input, less a run on an empty text. loop: a Python loop
+            (`file`); the index made before apart (`index`), as is what query and loop load. query: HELDOUT
+            through standard input, less a run on an empty text. loop: a Python loop
             over full_scores of KenLM's module, text already split.
 """
 
@@ -76,7 +77,9 @@ def worker(text: Path, heldout: Path, arpa: Path, order: int, cores: int) -> Non
     now = time.perf_counter()
     held_out = encode_text(heldout, Words(), vocabulary)
     encoding = time.perf_counter() - now
-    model.token_nats(torch.tensor([[1], [1]]), model.start(1))  # makes its index
+    now = time.perf_counter()
+    index = model.prepare()
+    mark("index", now)
     now = time.perf_counter()
     nats = np.concatenate(list(event_nats(model, held_out)))
     mark("score", now)
@@ -89,6 +92,8 @@ def worker(text: Path, heldout: Path, arpa: Path, order: int, cores: int) -> Non
     )
     sizes = [len(table.keys) for table in model.tables]
     found = {**dict(marks), "peak_mib": peak, "tokens": len(ids), "events": len(nats), "ngrams": sizes}
+    found["index_mib"] = index / 2**20
+    found["index_peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps(found))
 
 

@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "kernels.hpp"
-#include "ngram.hpp"
+#include "ngram_index.hpp"
 #include "threads.hpp"
 #include "workspace.hpp"
 
@@ -275,8 +275,7 @@ NB_MODULE(_native, m) {
     nb::class_<Ngrams>(m, "Ngrams")
         .def(nb::init<Address, long, long, int, int>(), "ids"_a, "size"_a, "vocabulary_size"_a, "order"_a,
              "threads"_a)
-        .def("rows", &Ngrams::rows, "n"_a)
-        .def("kept", &Ngrams::kept, "n"_a)
+        .def("rows", &Ngrams::rows, "n"_a).def("kept", &Ngrams::kept, "n"_a)
         .def("columns", &Ngrams::columns, "n"_a, "keys"_a, "raw"_a, "suffix"_a, "initial"_a)
         .def("adjust", &Ngrams::adjust, "cuts"_a, "of_counts"_a)
         .def("unigrams", &Ngrams::unigrams, "adjusted"_a)
@@ -285,6 +284,17 @@ NB_MODULE(_native, m) {
     m.def("ngram_children", &ngram_children, "keys"_a, "rows"_a, "contexts"_a, "vocabulary_size"_a, "children"_a);
     m.def("ngram_score", &ngram_score, "tables"_a, "vocabulary_size"_a, "stream"_a, "places"_a, "batch"_a, "log10"_a,
           "matched"_a, "threads"_a);
+    nb::class_<elman::NgramIndex>(m, "NgramIndex")
+        .def("__init__", [](elman::NgramIndex* to, const Tables& tables, const std::vector<int64_t>& rows, long size) {
+            nb::gil_scoped_release free;
+            new (to) elman::NgramIndex(orders(tables).data(), rows.data(), static_cast<int>(rows.size()), size);
+        }, "tables"_a, "rows"_a, "vocabulary_size"_a)
+        .def("bytes", &elman::NgramIndex::bytes)
+        .def("score", [](const elman::NgramIndex& self, Address stream, long places, long batch, Address log10,
+                         Address matched, int threads) {
+            nb::gil_scoped_release free;
+            self.score(at<const int64_t>(stream), places, batch, at<double>(log10), at<int64_t>(matched), threads);
+        }, "stream"_a, "places"_a, "batch"_a, "log10"_a, "matched"_a, "threads"_a);
     m.def("ngram_lines", &ngram_lines, "tables"_a, "n"_a, "tokens"_a, "vocabulary_size"_a, "rows"_a, "out"_a,
           "room"_a);
 }

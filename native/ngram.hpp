@@ -60,7 +60,7 @@ struct NgramTable {
 bool ngram_children(const int64_t* keys, int64_t rows, int64_t contexts, int64_t vocabulary, uint32_t* children);
 
 // stream [S][B]: order - 1 places of history, then the token before the first event, then the events; -1 is
-// nothing, 1 `</s>`, V `<s>`. log10 and matched [S - order][B]. Ids are in -1 … V (the caller has checked).
+// nothing, 1 `</s>`, V `<s>`. log10 and matched (or null) [S - order][B]. Ids are in -1 … V (the caller has checked).
 void ngram_score(const NgramTable* tables, int order, int64_t vocabulary, const int64_t* stream, int64_t places,
                  int64_t batch, double* log10, int64_t* matched, int threads);
 

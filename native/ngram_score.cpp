@@ -105,7 +105,7 @@ void ngram_score(const NgramTable* tables, int order, int64_t vocabulary, const 
             for (int i = static_cast<int>(std::max<int64_t>(0, first - begin)); i < size; i++) {
                 int64_t at = (begin + i - order) * batch + column;
                 log10[at] = b.log10[i];
-                matched[at] = b.matched[i];
+                if (matched) matched[at] = b.matched[i];
             }
         }
     };

@@ -13,7 +13,7 @@ import torch
 from elman.kernels import native as kernels
 from elman.ngram import native
 from elman.ngram.arpa import write_arpa
-from elman.ngram.backoff import NgramModel
+from elman.ngram.backoff import NgramModel, Table
 from elman.ngram.counts import Counts, count
 from elman.ngram.kneser_ney import KneserNeySettings, estimate
 from elman.text.corpus import Text
@@ -131,6 +131,58 @@ def test_scores(events: int, size: int, order: int, number: int, batch: int) -> 
     assert torch.equal(after[0], state[0])
     if order > 2 and events > 900:
         assert lengths.unique().numel() > 2
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize(("events", "size", "order"), SHAPES)
+def test_the_index_scores_as_searching_does(
+    events: int, size: int, order: int, number: int, batch: int
+) -> None:
+    """To the bit, in one call and in two; also where an n-gram is listed and its end is not."""
+    model = fit(draw(events, size), size, order, (0, 0, 1))
+    if order > 2:
+        model = NgramModel(
+            model.vocabulary, Words(), [_thinned(model.tables, n) for n in range(order)], method="arpa"
+        )
+    ids = torch.from_numpy(draw(30011 * batch, size, 7).reshape(-1, batch).astype(np.int64))
+    with numpy_only():
+        expected, _ = model.token_nats(ids, model.start(batch))
+        lengths = model.matched_lengths(ids, model.start(batch))
+    assert (model.prepare() > 0) == (order > 1)
+    with threads(number):
+        nats, _ = model.token_nats(ids, model.start(batch))
+        assert torch.equal(model.matched_lengths(ids, model.start(batch)), lengths)
+        first, middle = model.token_nats(ids[:258], model.start(batch))
+        rest, _ = model.token_nats(ids[257:], middle)
+    assert torch.equal(nats, expected)
+    assert torch.equal(torch.cat([first, rest]), expected)
+
+
+def _thinned(tables: tuple[Table, ...], n: int) -> Table:
+    """Order n + 1; the second highest keeps what a longer n-gram begins with, and a third of the rest."""
+    own, last = tables[n], len(tables) - 1
+    if n < last - 1:
+        return own
+    base = len(tables[0].keys)
+    begun = np.isin(np.arange(len(tables[last - 1].keys)), tables[last].keys // base)
+    kept = begun | (np.arange(len(begun)) % 3 == 0)
+    if n == last - 1:
+        return Table(own.keys[kept], own.log10_prob[kept], own.log10_backoff[kept])
+    rows = np.cumsum(kept) - 1
+    return Table(rows[own.keys // base] * base + own.keys % base, own.log10_prob, own.log10_backoff)
+
+
+def test_the_index_is_made_once_it_pays() -> None:
+    model = fit(draw(20011, 307), 307, 3)
+    rows = sum(len(table.keys) for table in model.tables)
+    ids = torch.from_numpy(draw(rows // 4 + 2, 307, 7).astype(np.int64))[:, None]
+    model.token_nats(ids[:-1], model.start(1))
+    lookup = model._lookup()
+    assert lookup._index is None
+    model.token_nats(ids[:2], model.start(1))
+    assert lookup._index is not None
+    assert rows * 16 < model.prepare() < rows * 64
 
 
 @pytest.mark.parametrize(("events", "size", "order"), SHAPES)

@@ -122,20 +122,21 @@ class NgramModel:
 
     def token_nats(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
         """ids [T+1, B] → nats [T, B] float64 of ids[1:], and the state after ids[T-1]."""
-        log10, _, history = self._score(ids, state)
-        return torch.from_numpy(log10 * -LN10).to(ids.device), _state(history, ids)
+        log10, _, history = self._score(ids, state, lengths=False)
+        log10 *= -LN10
+        return torch.from_numpy(log10).to(ids.device), _state(history, ids)
 
     def matched_lengths(self, ids: Tensor, state: State) -> Tensor:
         """int64 [T, B]: the length of the longest listed n-gram that ends in each of ids[1:] (at least 1)."""
         return torch.from_numpy(self._score(ids, state)[1]).to(ids.device)
 
-    def _score(self, ids: Tensor, state: State) -> tuple[Doubles, Ints, Ints]:
-        """log10 probabilities [T, B], matched lengths [T, B], history [B, L] after ids[T-1]."""
+    def _score(self, ids: Tensor, state: State, lengths: bool = True) -> tuple[Doubles, Ints, Ints]:
+        """log10 probabilities [T, B], matched lengths [T, B] if wanted, history [B, L] after ids[T-1]."""
         stream = np.concatenate([_numpy(state[0]).T, _numpy(ids)])
         events = stream[self.order :]
         history = self._history(stream[:-1])
-        if native.usable(0) and _within(stream, len(self.vocabulary)) and not (events < 0).any():
-            return *self._lookup().score(stream), history
+        if native.usable(0) and _within(stream, len(self.vocabulary)) and int(events.min(initial=0)) >= 0:
+            return *self._lookup().score(stream, lengths), history
         log10 = self.tables[0].log10_prob[events].astype(np.float64)
         matched = np.ones(events.shape, dtype=np.int64)
         contexts = self._contexts(stream[:-1])
@@ -150,6 +151,10 @@ class NgramModel:
             log10[hit] = self.tables[n - 1].log10_prob[found[hit]]
             matched[hit] = n
         return log10, matched, history
+
+    def prepare(self) -> int:
+        """Make the index that scoring a long text makes once it pays; its bytes, 0 where there is none."""
+        return self._lookup().index() if native.usable(0) else 0
 
     def _lookup(self) -> native.Lookup:
         if self._found is None:
