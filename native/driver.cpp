@@ -4,11 +4,12 @@
 
 #include "threads.hpp"
 
-int drive_recurrence();  // the number of wrong results
+int drive_output();  // the number of wrong results
+int drive_recurrence();
 
 int main() {
     elman::use_own_pool(true);
-    const int wrong = drive_recurrence();
+    const int wrong = drive_output() + drive_recurrence();
     std::printf("%d wrong results\n", wrong);
     return wrong != 0;
 }
