@@ -96,8 +96,8 @@ class Lookup:
     """
 
     PATIENCE = 4
-    """The index is made once that many times the events scored exceed the n-grams: it then has cost no more
-    time than searching did."""
+    """The index is made once that many times the events scored exceed the n-grams: making it takes about
+    twice as long as searching did until then, so a short text never waits long for it."""
 
     def __init__(self, tables: Sequence[tuple[Ints, Floats, Floats]], vocabulary_size: int) -> None:
         self._size = vocabulary_size
