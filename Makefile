@@ -3,6 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 NATIVE := $(wildcard native/*)
 
+# pip says nothing where the compiled kernels could not be built
+KERNELS := $(BIN)/python -c 'from elman.kernels import native as n; print("Compiled kernels:", \
+  n.available() and n.require().instruction_set() or "none (no C++20 compiler?); everything runs on torch")'
+
 .PHONY: compare bench test lint format clean
 .DEFAULT_GOAL := compare
 
@@ -38,11 +42,13 @@ format: .venv/test.stamp
 .venv/compare.stamp: .venv/bin/pip pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
 	@echo "Installing Elman and PyTorch into .venv (once; the first time takes a minute or more) ..."
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[data]'
+	@$(KERNELS)
 	@touch $@
 
 .venv/test.stamp: .venv/bin/pip pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
 	@echo "Installing Elman and the tools of its tests into .venv (once) ..."
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[data,dev]'
+	@$(KERNELS)
 	@touch $@ .venv/compare.stamp
 
 clean:
