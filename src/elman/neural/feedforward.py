@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from elman.language_model import State
+from elman.neural.dropout import Dropout
 from elman.neural.model import NeuralConfig, NeuralModel, Shapes, build_output, initialize_uniform
 from elman.neural.output import output_shapes
 from elman.text.tokenizers import Tokenizer
@@ -66,7 +67,7 @@ class FeedforwardModel(NeuralModel):
     ) -> None:
         super().__init__(vocabulary, tokenizer, config or FeedforwardConfig())
         options = self.config
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = Dropout(options.dropout)
         self.hidden = nn.Linear(options.features, options.hidden_size)
         self.output = build_output(options, options.output_size, len(vocabulary))
         if not self.embedding.weight.is_meta:

@@ -23,6 +23,7 @@ from elman.errors import OptionError
 from elman.kernels import native
 from elman.kernels.streaming import Drawing, Matrix, Stream, StreamLayer, StreamSource
 from elman.language_model import State
+from elman.neural.dropout import Dropout
 from elman.neural.model import NeuralConfig, NeuralModel, Shapes, build_output, initialize_uniform
 from elman.neural.output import SoftmaxOutput, output_shapes
 from elman.recurrence import GRU, LSTM, RNN
@@ -99,7 +100,7 @@ class RecurrentModel(NeuralModel):
     ) -> None:
         super().__init__(vocabulary, tokenizer, config or RecurrentConfig())
         options = self.config
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = Dropout(options.dropout)
         self.recurrence = _recurrence(options)
         self.output = build_output(options, options.hidden_size, len(vocabulary), backend=options.backend)
         self.share_weights()
