@@ -15,26 +15,6 @@ ELMAN_INLINE Floats reciprocal(Floats x) {
 #endif
 }
 
-// exp(x) = 2^k (1 + p): x = k ln 2 + r as in vectors.hpp, p = exp(r) - 1 by its series, exact near 0.
-struct Exponential {
-    Floats power, p;
-};
-ELMAN_INLINE Exponential exponential(Floats x) {
-    const Floats rounding = broadcast(12582912.f);
-    Floats k = (x * 1.44269504f + rounding) - rounding;
-    Floats r = x - k * 0.693145752f;
-    r = r - k * 1.42860677e-6f;
-    Floats y = broadcast(1.f / 5040);
-    y = y * r + 1.f / 720;
-    y = y * r + 1.f / 120;
-    y = y * r + 1.f / 24;
-    y = y * r + 1.f / 6;
-    y = y * r + .5f;
-    y = y * r + 1.f;
-    Ints power = (__builtin_convertvector(k, Ints) + 127) << 23;
-    return {load_as<Floats>(&power), y * r};
-}
-
 // The bound is what the comparison takes when x is NaN's opposite: NaN > bound is false, and NaN stays.
 ELMAN_INLINE Floats between(Floats x, float low, float high) {
     x = x < low ? broadcast(low) : x;

@@ -17,6 +17,7 @@
 #include <cstdlib>
 #include <new>
 
+#include "gates.hpp"
 #include "streaming_output.hpp"
 
 namespace elman::ELMAN_ISA {
@@ -110,14 +111,14 @@ template <class Kind> class StreamSteps : StreamOutput<Kind> {
     ELMAN_INLINE void gated(const Floats* v, const float* p, Floats inner, const float* old, float* c,
                             float* h) {
         if constexpr (C == 4) {
-            Floats i = sigmoid(v[0] + load(p)), f = sigmoid(v[1] + load(p + LANES));
-            Floats g = tanh(v[2] + load(p + 2 * LANES)), o = sigmoid(v[3] + load(p + 3 * LANES));
+            Floats i = gate(v[0] + load(p)), f = gate(v[1] + load(p + LANES));
+            Floats g = squash(v[2] + load(p + 2 * LANES)), o = gate(v[3] + load(p + 3 * LANES));
             Floats cell = f * load(c) + i * g;
             store(c, cell);
-            store(h, o * tanh(cell));
+            store(h, o * squash(cell));
         } else {
-            Floats r = sigmoid(v[0] + load(p)), z = sigmoid(v[1] + load(p + LANES));
-            Floats n = tanh(load(p + 2 * LANES) + r * (v[2] + inner));
+            Floats r = gate(v[0] + load(p)), z = gate(v[1] + load(p + LANES));
+            Floats n = squash(load(p + 2 * LANES) + r * (v[2] + inner));
             store(h, n + z * (load(old) - n));  // (1 - z) n + z h
         }
     }
@@ -126,7 +127,7 @@ template <class Kind> class StreamSteps : StreamOutput<Kind> {
         if (m_.gates != 1) return gated<C>(v, p, inner, old, c, h);
         for (int u = 0; u < C; u++) {
             Floats a = v[u] + load(p + u * LANES);
-            store(h + u * LANES, m_.cell == StreamCell::rnn_tanh ? tanh(a) : a < 0.f ? Floats{} : a);
+            store(h + u * LANES, m_.cell == StreamCell::rnn_tanh ? squash(a) : a < 0.f ? Floats{} : a);
         }
     }
 };

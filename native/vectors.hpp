@@ -73,14 +73,15 @@ ELMAN_INLINE float sum(Floats v) {
     return total;
 }
 
-// x = k ln 2 + r with |r| <= ln 2 / 2; exp(x) = 2^k exp(r), exp(r) by its Taylor series to r^7 / 7!, whose
-// remainder there is 6e-9 of the value. ln 2 is subtracted in two parts (Cody & Waite 1980).
-// Relative error below 2 ulp on [-87.3, 88]; below that 0 (no denormals), above it +inf; NaN stays NaN.
-ELMAN_INLINE Floats exp(Floats x) {
+// exp(x) = 2^k (1 + p): x = k ln 2 + r with |r| <= ln 2 / 2, ln 2 subtracted in two parts (Cody & Waite 1980);
+// p = exp(r) - 1 by its Taylor series to r^7 / 7!, whose remainder there is 6e-9, and exact near 0. |x| <= 88.
+struct Exponential {
+    Floats power, p;
+};
+ELMAN_INLINE Exponential exponential(Floats x) {
     const Floats rounding = broadcast(12582912.f);  // 1.5 * 2^23: adding it leaves the nearest integer
-    Floats inside = min(max(x, broadcast(-87.3f)), broadcast(88.3f));
-    Floats k = (inside * 1.44269504f + rounding) - rounding;
-    Floats r = inside - k * 0.693145752f;
+    Floats k = (x * 1.44269504f + rounding) - rounding;
+    Floats r = x - k * 0.693145752f;
     r = r - k * 1.42860677e-6f;
     Floats y = broadcast(1.f / 5040);
     y = y * r + 1.f / 720;
@@ -89,32 +90,16 @@ ELMAN_INLINE Floats exp(Floats x) {
     y = y * r + 1.f / 6;
     y = y * r + .5f;
     y = y * r + 1.f;
-    y = y * r + 1.f;
     Ints power = (__builtin_convertvector(k, Ints) + 127) << 23;
-    y = y * load_as<Floats>(&power);
+    return {load_as<Floats>(&power), y * r};
+}
+
+// Relative error below 2 ulp on [-87.3, 88.3]; below that 0 (no denormals), above it +inf; NaN stays NaN.
+ELMAN_INLINE Floats exp(Floats x) {
+    Exponential e = exponential(min(max(x, broadcast(-87.3f)), broadcast(88.3f)));
+    Floats y = e.power + e.power * e.p;
     y = x < -87.3f ? Floats{} : y;
     return x > 88.3f ? broadcast(__builtin_inff()) : x != x ? x : y;
-}
-
-// 1 / (1 + exp(-x)), without overflow: exp(-|x|) <= 1
-ELMAN_INLINE Floats sigmoid(Floats x) {
-    Floats e = exp(x < 0.f ? x : -x);
-    Floats y = 1.f / (1.f + e);
-    return x < 0.f ? e * y : y;
-}
-
-// Near 0, where 1 - e cancels, x (1 + x^2 p(x^2)) instead, p the series of tanh to x^9.
-ELMAN_INLINE Floats tanh(Floats x) {
-    Floats size = x < 0.f ? -x : x;
-    Floats e = exp(-2.f * size);
-    Floats far = (1.f - e) / (1.f + e);
-    far = x < 0.f ? -far : far;
-    Floats s = x * x;
-    Floats p = broadcast(62.f / 2835);
-    p = p * s - 17.f / 315;
-    p = p * s + 2.f / 15;
-    p = p * s - 1.f / 3;
-    return size < .25f ? x + x * s * p : far;
 }
 
 // bfloat16: the upper half of a float32, rounded to nearest, ties to even; NaN stays NaN.
