@@ -50,7 +50,8 @@ def window_loss(
     share = torch.ones(window.length, batch, device=device)  # of every position in the loss, times scale
     if window.weights is not None:
         share = share * window.weights.to(device)
-    share[: window.length - window.scored] = 0.0
+    begin = window.length - window.scored
+    share[:begin] = 0.0
     expected = share / scale
 
     def token_nats(first: int, last: int, state: State) -> tuple[Tensor, State]:
@@ -65,7 +66,7 @@ def window_loss(
             first, after = token_nats(0, window.advance, state)
             rest, _ = token_nats(window.advance, window.length, after)
             nats = torch.cat([first, rest])
-    return (nats * share).sum() / scale, scale, detach(after)
+    return (nats[begin:] * share[begin:]).sum() / scale, scale, detach(after)
 
 
 def clip_gradients(parameters: list[nn.Parameter], config: TrainConfig) -> float:
