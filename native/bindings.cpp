@@ -1,7 +1,7 @@
 // Python's view of the kernels: addresses and sizes in, nothing out. The only file that knows nanobind.
 //
-// Shapes, dtypes, contiguity and lifetimes are checked by elman/kernels.py, the only importer; here an
-// address is an integer (Tensor.data_ptr()), 0 for null. The interpreter is free while a kernel runs.
+// Shapes, dtypes, contiguity and lifetimes are checked by elman/kernels/, the only importer; here an an
+// integer (Tensor.data_ptr()), 0 for null. The interpreter is free while a kernel runs.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
@@ -15,8 +15,10 @@
 #include <string>
 #include <vector>
 
+#include "embedding.hpp"
 #include "kernels.hpp"
 #include "ngram_index.hpp"
+#include "norm.hpp"
 #include "threads.hpp"
 #include "workspace.hpp"
 
@@ -28,6 +30,14 @@ namespace {
 using Address = uintptr_t;
 
 template <class T> T* at(Address address) { return reinterpret_cast<T*>(address); }
+
+// A tensor whose memory goes back to the workspaces when it dies: fresh pages of megabytes at every window cost more
+// than filling them.
+nb::ndarray<nb::pytorch, float, nb::ndim<1>, nb::device::cpu> memory(size_t floats) {
+    auto* workspace = new elman::Workspace(floats * sizeof(float));
+    nb::capsule owner(workspace, [](void* w) noexcept { delete static_cast<elman::Workspace*>(w); });
+    return {workspace->as<float>(), {floats}, owner};
+}
 
 void output_nats(long rows, long hidden_size, long vocabulary_size, Address hidden, Address weight, Address bias,
                  Address targets, Address nats, Address gradient, Address dhidden, Address dweight, Address dbias,
@@ -136,16 +146,10 @@ const elman::Kernels& kernels_of(const std::string& instruction_set) {
     return *found;
 }
 
-// Memory for what forward saves, given back to the workspaces when the tensor dies: fresh pages of megabytes at every
-// window would cost as much as a tenth of the layer.
-using Floats = nb::ndarray<nb::pytorch, float, nb::ndim<1>, nb::device::cpu>;
-Floats recurrence_saved(const std::string& instruction_set, int cell, const std::vector<int64_t>& batch_sizes,
-                        long input_size, long hidden_size) {
-    const size_t floats = kernels_of(instruction_set).recurrence.saved_floats(
+size_t recurrence_saved_floats(const std::string& instruction_set, int cell, const std::vector<int64_t>& batch_sizes,
+                               long input_size, long hidden_size) {
+    return kernels_of(instruction_set).recurrence.saved_floats(
         recurrence_shape(cell, batch_sizes, input_size, hidden_size, false, 1, false));
-    auto* workspace = new elman::Workspace(floats * sizeof(float));
-    nb::capsule owner(workspace, [](void* w) noexcept { delete static_cast<elman::Workspace*>(w); });
-    return Floats(workspace->as<float>(), {floats}, owner);
 }
 
 // tensors: weight_ih, weight_hh, bias_ih, bias_hh, x, h, c, output, last h, last c, saved
@@ -247,25 +251,23 @@ NB_MODULE(_native, m) {
     m.def("bf16_is_faster", &elman::bf16_is_faster);
     m.def("pool", [] { return std::string(elman::pool()); });
     m.def("use_own_pool", &elman::use_own_pool, "own"_a);
+    m.def("memory", &memory, "floats"_a);
+    m.def("embedding_gradient", [](std::array<Address, 3> a, long rows, long size, long vocabulary, int threads) {
+        elman::embedding_gradient(at<const int64_t>(a[0]), rows, size, at<const float>(a[1]), vocabulary,
+                                  at<float>(a[2]), threads);  // tokens, doutput, dweight
+    }, nb::call_guard<nb::gil_scoped_release>());
+    m.def("sum_of_squares", &elman::sum_of_squares, nb::call_guard<nb::gil_scoped_release>());
     m.def("release_workspaces", &elman::release_workspaces);
-    m.def("output_nats", &output_nats, "rows"_a, "hidden_size"_a, "vocabulary_size"_a, "hidden"_a, "weight"_a,
-          "bias"_a, "targets"_a, "nats"_a, "gradient"_a, "dhidden"_a, "dweight"_a, "dbias"_a, "threads"_a,
-          "bf16"_a);
-    m.def("peak", [](int threads, long rounds) {
-        nb::gil_scoped_release free;
-        return elman::kernels().peak(threads, rounds);
-    }, "threads"_a, "rounds"_a);
-    m.def("recurrence_saved", &recurrence_saved, "instruction_set"_a, "cell"_a, "batch_sizes"_a, "input_size"_a,
-          "hidden_size"_a);
-    m.def("recurrence_forward", &recurrence_forward, "instruction_set"_a, "cell"_a, "batch_sizes"_a,
-          "input_size"_a, "hidden_size"_a, "reverse"_a, "tensors"_a, "threads"_a, "bf16"_a);
-    m.def("recurrence_backward", &recurrence_backward, "instruction_set"_a, "cell"_a, "batch_sizes"_a,
-          "input_size"_a, "hidden_size"_a, "reverse"_a, "tensors"_a, "threads"_a, "bf16"_a);
+    m.def("output_nats", &output_nats);
+    m.def("peak", [](int threads, long rounds) { return elman::kernels().peak(threads, rounds); },
+          nb::call_guard<nb::gil_scoped_release>(), "threads"_a, "rounds"_a);
+    m.def("recurrence_saved_floats", &recurrence_saved_floats);
+    m.def("recurrence_forward", &recurrence_forward);
+    m.def("recurrence_backward", &recurrence_backward);
     nb::class_<Stream>(m, "Stream")
         .def(nb::init<int, int, long, long, long, const std::vector<std::pair<Address, Address>>&,
                       const std::vector<Address>&>(),
-             "cell"_a, "weights"_a, "vocabulary_size"_a, "embedding_size"_a, "hidden_size"_a, "matrices"_a,
-             "biases"_a)
+             "cell"_a, "weights"_a, "vocabulary_size"_a, "embedding_size"_a, "hidden_size"_a, "matrices"_a, "biases"_a)
         .def("advance", &Stream::advance, "steps"_a, "batch"_a, "state"_a, "tokens"_a, "log_probs"_a, "targets"_a,
              "nats"_a, "threads"_a)
         .def("draw", &Stream::draw, "batch"_a, "state"_a, "tokens"_a, "how"_a, "uniform"_a, "drawn"_a, "nats"_a,
@@ -273,12 +275,10 @@ NB_MODULE(_native, m) {
         .def("best", &Stream::best, "batch"_a, "state"_a, "tokens"_a, "most"_a, "tokens_out"_a, "log_probs"_a,
              "threads"_a);
     nb::class_<Ngrams>(m, "Ngrams")
-        .def(nb::init<Address, long, long, int, int>(), "ids"_a, "size"_a, "vocabulary_size"_a, "order"_a,
-             "threads"_a)
+        .def(nb::init<Address, long, long, int, int>(), "ids"_a, "size"_a, "vocabulary_size"_a, "order"_a, "threads"_a)
         .def("rows", &Ngrams::rows, "n"_a).def("kept", &Ngrams::kept, "n"_a)
         .def("columns", &Ngrams::columns, "n"_a, "keys"_a, "raw"_a, "suffix"_a, "initial"_a)
-        .def("adjust", &Ngrams::adjust, "cuts"_a, "of_counts"_a)
-        .def("unigrams", &Ngrams::unigrams, "adjusted"_a)
+        .def("adjust", &Ngrams::adjust, "cuts"_a, "of_counts"_a).def("unigrams", &Ngrams::unigrams, "adjusted"_a)
         .def("estimate", &Ngrams::estimate, "n"_a, "discount"_a, "first"_a, "keys"_a, "log10_prob"_a,
              "log10_backoff"_a);
     m.def("ngram_children", &ngram_children, "keys"_a, "rows"_a, "contexts"_a, "vocabulary_size"_a, "children"_a);

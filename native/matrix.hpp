@@ -60,6 +60,9 @@ template <class Kind, int C, int R>
 void tile_product(float* to, long to_row, const float* from, long from_row, const Left& a, const uint32_t* b,
                   int last) {
     Tile<R, C> tile{};
+    if (R >= 4 && to != from)  // while the product runs, the lines it goes to come closer
+        for (int r = 0; r < R; r++)
+            for (int c = 0; c < C; c++) __builtin_prefetch(to + r * to_row + c * LANES, 1, 2);
     if (from) {
         for (int r = 0; r < R; r++)
             for (int c = 0; c < C; c++) {
@@ -104,6 +107,7 @@ void panel_product(long columns, float* to, long to_row, const float* from, long
 
 // LANES words of a row of n floats, from word w on; zero beyond the end
 template <class Kind> ELMAN_INLINE Words load_words(const float* row, long w, long n) {
+    if (Kind::DEPTH == 2 && 2 * (w + LANES) <= n) return bf16_words(load(row + 2 * w), load(row + 2 * w + LANES));
     auto some = [&](long k) {
         const long left = n - k;
         return left >= LANES ? load(row + k) : left > 0 ? load_first(row + k, static_cast<int>(left)) : Floats{};
@@ -112,10 +116,17 @@ template <class Kind> ELMAN_INLINE Words load_words(const float* row, long w, lo
         Floats values = some(w);
         return load_as<Words>(&values);
     } else {
-        alignas(64) uint16_t halves[2 * LANES];
-        store_bf16(halves, some(2 * w));
-        store_bf16(halves + LANES, some(2 * w + LANES));
-        return load_as<Words>(halves);
+        return bf16_words(some(2 * w), some(2 * w + LANES));
+    }
+}
+
+// All words of a row of n floats
+template <class Kind> ELMAN_INLINE void copy_words(uint32_t* to, const float* row, long n) {
+    const long depth = words_of<Kind>(n);
+    for (long w = 0; w < depth; w += LANES) {
+        Words words = load_words<Kind>(row, w, n);
+        if (depth - w >= LANES) memcpy(to + w, &words, sizeof words);
+        else memcpy(to + w, &words, static_cast<size_t>(depth - w) * 4);
     }
 }
 
@@ -159,21 +170,21 @@ constexpr int LEFT_VECTORS = (ROWS + LANES - 1) / LANES;
 // vectors are read and written) -> to + tile · to_tile: [word][ROWS], as the tile reads its left-hand side;
 // sums[tile][LEFT_VECTORS · LANES] += Σ_k. One row after the other, as they lie in memory.
 template <class Kind>
-void pack_left(uint32_t* to, long to_tile, const float* from, long from_row, const long* columns, long tiles, long K,
-               float* sums) {
+void pack_left(uint32_t* to, long to_tile, const typename Kind::Stored* from, long from_row, const long* columns,
+               long tiles, long K, float* sums) {
     for (long w = 0; w < words_of<Kind>(K); w++, to += ROWS) {
-        const float* row = from + w * Kind::DEPTH * from_row;
+        const auto* row = from + w * Kind::DEPTH * from_row;
         const bool pair = Kind::DEPTH == 2 && 2 * w + 1 < K;
         for (long tile = 0; tile < tiles; tile++) {
             float* sum = sums + tile * LEFT_VECTORS * LANES;
 #pragma GCC unroll 4
             for (int c = 0; c < LEFT_VECTORS; c++) {  // what is written beyond ROWS, the next word overwrites
-                const float* at = row + columns[tile] + c * LANES;
-                Floats values = load(at);
+                const auto* at = row + columns[tile] + c * LANES;
+                Floats values = load_stored(at);
                 Words words = load_as<Words>(&values);
                 if constexpr (Kind::DEPTH == 2) {
-                    Floats next = pair ? load(at + from_row) : Floats{};
-                    words = bf16_pair(values, next);
+                    Floats next = pair ? load_stored(at + from_row) : Floats{};
+                    words = words >> 16 | load_as<Words>(&next);
                     values += next;
                 }
                 store(sum + c * LANES, load(sum + c * LANES) + values);

@@ -32,6 +32,7 @@ namespace {
 
 template <class Kind> class Worker {
     static constexpr int DEPTH = Kind::DEPTH;
+    static constexpr long CHUNK = elman::ELMAN_ISA::CHUNK<Kind>;
 
   public:
     Worker(const OutputTask& task, const OutputLayout<Kind>& at, uint32_t* scratch, const Member& me)
@@ -39,7 +40,6 @@ template <class Kind> class Worker {
           share_(me.share(task.vocabulary_size, GRAIN)), H(task.hidden_size) {}
 
     void run() {
-        prepare_weight();
         for (long row = 0; row < task_.rows; row += at_.R) {
             row_ = row, rows_ = std::min(task_.rows - row, at_.R), R = round_up(rows_, PANEL);
             first_pass();
@@ -51,13 +51,14 @@ template <class Kind> class Worker {
     }
 
   private:
-    void prepare_weight() {
-        weight_ = reinterpret_cast<const uint32_t*>(task_.weight + share_.begin * H);
-        weight_b_ = weight_;
+    // The chunk of W as `a` and as `b` of a product. In bfloat16 it is made anew for each block of rows: that is
+    // quicker than keeping all of W so and reading it from memory.
+    void weights_of(long word, long words) {
+        weight_ = weight_b_ = reinterpret_cast<const uint32_t*>(task_.weight + word * H);
         if constexpr (DEPTH > 1) {
-            pack_bf16(mine_ + at_.along, mine_ + at_.across, task_.weight + share_.begin * H,
-                      share_.end - share_.begin, H);
-            weight_ = mine_ + at_.along, weight_b_ = mine_ + at_.across;
+            uint32_t *along = mine_ + at_.along, *across = mine_ + at_.across;
+            pack_bf16(along, task_.gradient && task_.dhidden ? across : nullptr, task_.weight + word * H, words, H);
+            weight_ = along, weight_b_ = across;
         }
     }
 
@@ -71,12 +72,13 @@ template <class Kind> class Worker {
             const long kept = task_.gradient ? chunk : 0;
             uint32_t* exps = mine_ + at_.exps + kept * CHUNK * (R / DEPTH);
             float* raw = DEPTH == 1 ? reinterpret_cast<float*>(exps) : floats(at_.raw);
+            weights_of(word, words);
             logits(raw, word, words);
             move_shift(floats(at_.shifts) + kept * R);
             exponentiate(raw, exps, words);
             if (!task_.gradient || !task_.dhidden) continue;
             const uint32_t* e = DEPTH == 1 ? exps : mine_ + at_.by_pairs;
-            const uint32_t* w = weight_b_ + (word - share_.begin) / DEPTH * H;
+            const uint32_t* w = weight_b_;
             for_panels(H, [&]<int C, bool PARTIAL>(long column, int last) {  // dh += Eᵀ W
                 product<Kind, C, PARTIAL>(dh + column, at_.padded_h, rows_, true, (words + DEPTH - 1) / DEPTH, e, 1,
                                           R, w + column, H, last);
@@ -88,7 +90,7 @@ template <class Kind> class Worker {
     void logits(float* raw, long word, long words) {
         for (long r = 0; r < R; r += LANES) store(largest_ + r, broadcast(-__builtin_inff()));
         const long depth = at_.depth_h, rows = R;
-        const uint32_t *w = weight_ + (word - share_.begin) * depth, *packed = mine_ + at_.hidden;
+        const uint32_t *w = weight_, *packed = mine_ + at_.hidden;
         alignas(64) float bias[CHUNK] = {};
         if (task_.bias) memcpy(bias, task_.bias + word, static_cast<size_t>(words) * sizeof *bias);
         float* largest = largest_;
@@ -130,22 +132,22 @@ template <class Kind> class Worker {
         }
     }
 
-    // E = exp(raw - shift), S += Σ_v E
+    // E = exp(raw - shift), S += Σ_v E; raw - shift <= SLACK
     void exponentiate(const float* raw, uint32_t* exps, long words) {
         for (long r = 0; r < R; r += LANES) {
             const Floats shift = load(floats(at_.shift) + r);
             Floats total = load(floats(at_.sums) + r);
             if constexpr (DEPTH == 1) {
                 for (long v = 0; v < words; v++) {
-                    Floats e = exp(load(raw + v * R + r) - shift);
+                    Floats e = exp_small(load(raw + v * R + r) - shift);
                     store(reinterpret_cast<float*>(exps) + v * R + r, e);
                     total += e;
                 }
             } else {
                 auto* halves = reinterpret_cast<uint16_t*>(exps);
                 for (long v = 0; v < words; v += 2) {
-                    Floats e = exp(load(raw + v * R + r) - shift);
-                    Floats next = v + 1 < words ? exp(load(raw + (v + 1) * R + r) - shift) : Floats{};
+                    Floats e = exp_small(load(raw + v * R + r) - shift);
+                    Floats next = v + 1 < words ? exp_small(load(raw + (v + 1) * R + r) - shift) : Floats{};
                     store_bf16(halves + v * R + r, e);
                     store_bf16(halves + (v + 1) * R + r, next);  // CHUNK is even: there is room
                     Words pair = bf16_pair(e, next);
@@ -261,7 +263,7 @@ template <class Kind> class Worker {
     const Member::Share share_;
     const long H;
     long R = 0;  // rows of the block, rounded up: the padding has gradient 0
-    const uint32_t *weight_ = nullptr, *weight_b_ = nullptr;  // this thread's words as `a` and as `b` of a product
+    const uint32_t *weight_ = nullptr, *weight_b_ = nullptr;  // the chunk: `weights_of`
     long row_ = 0, rows_ = 0;
     alignas(64) float largest_[MOST_ROWS];
     float log_z_[MOST_ROWS];

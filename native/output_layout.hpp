@@ -1,16 +1,14 @@
 // Block sizes of the fused output layer and where the parts of one thread's scratch lie (output.cpp).
 #pragma once
 
-#include <algorithm>
-
 #include "output.hpp"
 #include "tile.hpp"
 
 namespace elman::ELMAN_ISA {
 
 constexpr long GRAIN = 2 * ROWS;  // words; even, so that pairs of words stay with one thread
-constexpr long CHUNK = 4 * GRAIN;
-constexpr long MOST_ROWS = 256;   // of R, a multiple of PANEL
+template <class Kind> constexpr long CHUNK = 4 * Kind::DEPTH * GRAIN;
+constexpr long MOST_ROWS = 384;   // of R, a multiple of PANEL
 constexpr float SLACK = 20.f;     // E <= exp(20): far from overflow, and sums of it too
 
 // Where the parts of one thread's scratch lie, counted in 4-byte words, each part aligned to 64 bytes.
@@ -20,6 +18,7 @@ template <class Kind> struct OutputLayout {
 
     OutputLayout(const OutputTask& task, long rows, long words) {
         constexpr int DEPTH = Kind::DEPTH;
+        constexpr long CHUNK = elman::ELMAN_ISA::CHUNK<Kind>;
         const long chunks = (words + CHUNK - 1) / CHUNK;
         R = rows, depth_h = (task.hidden_size + DEPTH - 1) / DEPTH;
         padded_h = round_up(task.hidden_size, PANEL);
@@ -32,8 +31,8 @@ template <class Kind> struct OutputLayout {
         shifts = part(kept * R);                                          // of each chunk
         dh = part(R * padded_h);                                          // Eᵀ W
         shift = part(R), sums = part(R), factor = part(R);                // of the last chunk; S; f
-        along = DEPTH == 1 ? total : part(words * depth_h);               // W in bfloat16, see pack.hpp
-        across = DEPTH == 1 ? total : part((words + 1) / 2 * task.hidden_size);
+        along = DEPTH == 1 ? total : part(CHUNK * depth_h);               // a chunk of W, see pack.hpp
+        across = DEPTH == 1 ? total : part(CHUNK / 2 * task.hidden_size);
     }
 
   private:
@@ -44,10 +43,10 @@ template <class Kind> struct OutputLayout {
     }
 };
 
-// hᵀ and dh, R × H × 4 bytes each, take at most about 350 kB
+// Rows in blocks of nearly equal size: one of a few rows would read and write all of W and dW for them alone.
 inline long block_rows(const OutputTask& task) {
-    const long most = std::clamp(88'000 / task.hidden_size / PANEL * PANEL, 2L * PANEL, MOST_ROWS);
-    return std::min(most, round_up(task.rows, PANEL));
+    const long blocks = (task.rows + MOST_ROWS - 1) / MOST_ROWS;
+    return round_up((task.rows + blocks - 1) / blocks, PANEL);
 }
 
 }  // namespace elman::ELMAN_ISA

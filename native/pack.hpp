@@ -40,25 +40,26 @@ void pack_scaled(uint32_t* to, const float* from, const float* factor, long n, l
     }
 }
 
-// from [n, H] -> bfloat16 twice: `along` [n][ceil(H / 2)] words of consecutive columns, as `a` is read, and
-// `across` [ceil(n / 2)][H] words of consecutive rows, as `b` is read.
+// from [n, H] -> bfloat16 twice: `along` [n][ceil(H / 2)] words of consecutive columns, as `a` is read, and, unless
+// null, `across` [ceil(n / 2)][H] words of consecutive rows, as `b` is read.
 inline void pack_bf16(uint32_t* along, uint32_t* across, const float* from, long n, long H) {
     const long depth = (H + 1) / 2;
-    for (long r = 0; r < n; r++) {
-        for (long w = 0; w < depth; w += LANES) {
-            Words words = load_words<Bf16>(from + r * H, w, H);
-            memcpy(along + r * depth + w, &words, static_cast<size_t>(std::min<long>(depth - w, LANES)) * 4);
-        }
-    }
-    for (long r = 0; r < n; r += 2)
+    for (long r = 0; r < n; r++, from += H, along += depth) {
+        copy_words<Bf16>(along, from, H);
+        if (!across || r % 2) continue;
+        const float* next = r + 1 < n ? from + H : nullptr;
         for (long k = 0; k < H; k += LANES) {
-            const long lanes = std::min<long>(H - k, LANES);
-            auto row = [&](long at) {
-                return at < n ? load_first(from + at * H + k, static_cast<int>(lanes)) : Floats{};
-            };
-            Words pair = bf16_pair(row(r), row(r + 1));
-            memcpy(across + r / 2 * H + k, &pair, static_cast<size_t>(lanes) * 4);
+            const int lanes = static_cast<int>(H - k);
+            if (lanes >= LANES) {
+                Words pair = bf16_pair(load(from + k), next ? load(next + k) : Floats{});
+                memcpy(across + k, &pair, sizeof pair);
+            } else {
+                Words pair = bf16_pair(load_first(from + k, lanes), next ? load_first(next + k, lanes) : Floats{});
+                memcpy(across + k, &pair, static_cast<size_t>(lanes) * 4);
+            }
         }
+        across += H;
+    }
 }
 
 }  // namespace elman::ELMAN_ISA

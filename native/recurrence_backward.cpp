@@ -7,10 +7,11 @@
 // da [N, slots, H] is the gradient of the sums. One barrier a step: whoever has computed
 // dh' of a unit has all that its derivative needs.
 //
-// Caches, for an LSTM with H = D = 200, N = 700: da is 2.3 MB, written once and read three times; 104 of its rows are
-// 340 kB (second level) and are used for all panels of W. The last products take k, here N, in runs of at most DEPTH:
-// 350 × 13 × 4 = 18 kB of daᵀ a tile, and 350 × 2 × 16 × 4 = 45 kB of x a panel, used for up to 16 tiles. A longer run
-// reads and writes dW and dU less often: 8 MB each time with H = 512.
+// Caches, for an LSTM with H = D = 200, N = 700: da is 2.3 MB (in bfloat16, which is then kept alone, half of that),
+// written once and read three times; 104 of its rows are 340 kB (second level) and are used for all panels of W. The
+// last products take k, here N, in runs of at most RUN, all of it here: 700 × 13 × 4 = 36 kB of daᵀ a tile, and
+// 700 × 2 × 16 × 4 = 90 kB of x a panel, used for up to 16 tiles. A longer run reads and writes dW and dU less often:
+// 8 MB each time with H = 512.
 #include <algorithm>
 
 #include "recurrence_plan.hpp"
@@ -19,26 +20,24 @@ namespace elman::ELMAN_ISA {
 
 namespace {
 
-constexpr long RUN = 640;         // k of the last products, at most; even
+constexpr long RUN = 1280;        // k of the last products, at most; even
 constexpr long TILES = 16;        // packed left-hand sides of the last products
 constexpr long ROW_BLOCK = 8 * ROWS;
 
 template <class C, class Kind> class Backward {
-    static constexpr bool CONVERT = Kind::DEPTH > 1;
     static constexpr long DEPTH = Kind::DEPTH;
+    using Stored = typename Kind::Stored;
 
   public:
     explicit Backward(const RecurrenceBackward& task)
         : task_(task), plan_(task.shape), vectors_x_(vectors_of(plan_.D)), depth_h_(words_of<Kind>(plan_.H)),
           depth_n_(words_of<Kind>(plan_.N)), threads_(worthwhile_threads(task.shape, C::GATES)) {
-        da_row_ = stride_of(C::SLOTS * plan_.padded);
-        words_row_ = CONVERT ? stride_of(C::SLOTS * plan_.padded / DEPTH) : da_row_;
+        da_row_ = stride_of(C::SLOTS * plan_.padded / DEPTH);
         u_ = parts_.add(plan_.padded * C::GATES * depth_h_);
         w_ = parts_.add(task.dx ? vectors_x_ * LANES * C::GATES * depth_h_ : 0);
         x_ = parts_.add(task.dweight_ih ? vectors_x_ * LANES * depth_n_ : 0);
         h_ = parts_.add(task.dweight_hh ? plan_.padded * depth_n_ : 0);
         da_ = parts_.add(plan_.N * da_row_ + 2 * REGISTERS);  // packed in whole vectors, also at the end of a row
-        words_ = CONVERT ? parts_.add(plan_.N * words_row_) : da_;
         direct_ = parts_.add(C::DIRECT ? plan_.B * plan_.state_row : 0);
         dc_ = parts_.add(C::CELL ? plan_.B * plan_.state_row : 0);
         dh_ = parts_.add(threads_ * plan_.B * PANEL);
@@ -57,7 +56,7 @@ template <class C, class Kind> class Backward {
     uint32_t* words(long part) const { return reinterpret_cast<uint32_t*>(base_ + part); }
     const float* gates(long row, long vector) const { return task_.saved + plan_.gates_at(row, plan_.N, vector); }
     const float* h_prev(long row) const { return task_.saved + plan_.h_prev + row * plan_.state_row; }
-    float* da(long row) const { return base_ + da_ + row * da_row_; }
+    Stored* da(long row) const { return reinterpret_cast<Stored*>(base_ + da_ + row * da_row_); }
     float* direct(long b) const { return base_ + direct_ + b * plan_.state_row; }
     float* dc(long b) const { return base_ + dc_ + b * plan_.state_row; }
 
@@ -119,7 +118,7 @@ template <class C, class Kind> class Backward {
     }
 
     Left left(long row, const int* slots) const {
-        Left a{words(words_) + row * words_row_, words_row_, 1, depth_h_, C::GATES};
+        Left a{words(da_) + row * da_row_, da_row_, 1, depth_h_, C::GATES};
         for (int gate = 0; gate < C::GATES; gate++) a.segment[gate] = slots[gate] * plan_.padded / DEPTH;
         return a;
     }
@@ -148,12 +147,7 @@ template <class C, class Kind> class Backward {
             const float* a = gates(row, vector) + v * LANES;
             if constexpr (C::CELL) c_prev = load(a + C::SLOTS * slot), tanh_c = load(a + (C::SLOTS + 1) * slot);
             C::backward(a, slot, load(h_prev(row) + u), c_prev, tanh_c, dh, dc_now, sums, directly);
-            for (int k = 0; k < C::SLOTS; k++) {
-                store(da(row) + k * plan_.padded + u, sums[k]);
-                if constexpr (CONVERT)
-                    store_bf16(reinterpret_cast<uint16_t*>(words(words_) + row * words_row_) + k * plan_.padded + u,
-                               sums[k]);
-            }
+            for (int k = 0; k < C::SLOTS; k++) store_as(da(row) + k * plan_.padded + u, sums[k]);
             if constexpr (C::CELL) store(dc(r) + u, dc_now);
             if constexpr (C::DIRECT) store(direct(r) + u, directly);
         }
@@ -202,7 +196,7 @@ template <class C, class Kind> class Backward {
         alignas(64) float sums[TILES * LEFT_VECTORS * LANES] = {};
         long columns[TILES] = {};
         for (long tile = 0; tile < tiles; tile++) columns[tile] = first(tile);
-        pack_left<Kind>(packed, left_tile(), da(k) + slot * plan_.padded, da_row_, columns, tiles, depth, sums);
+        pack_left<Kind>(packed, left_tile(), da(k) + slot * plan_.padded, da_row_ * DEPTH, columns, tiles, depth, sums);
         for (long tile = 0; tile < tiles; tile++)
             for (long u = first(tile); u < first(tile + 1); u++) {
                 const float sum = sums[tile * LEFT_VECTORS * LANES + u - first(tile)];
@@ -235,7 +229,7 @@ template <class C, class Kind> class Backward {
     const long vectors_x_, depth_h_, depth_n_;
     const int threads_;
     Parts parts_;
-    long da_row_, words_row_, u_, w_, x_, h_, da_, words_, direct_, dc_, dh_, left_;
+    long da_row_, u_, w_, x_, h_, da_, direct_, dc_, dh_, left_;
     float* base_ = nullptr;
 };
 

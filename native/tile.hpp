@@ -20,6 +20,7 @@ constexpr int PANEL = COLUMNS * LANES;  // columns of a tile
 
 struct Fp32 {
     static constexpr int DEPTH = 1;  // k per word
+    using Stored = float;
     ELMAN_INLINE Floats multiply_add(Floats sum, uint32_t a, Words b) {
         float x;
         memcpy(&x, &a, 4);
@@ -29,6 +30,7 @@ struct Fp32 {
 
 struct Bf16 {
     static constexpr int DEPTH = 2;
+    using Stored = uint16_t;
     ELMAN_INLINE Floats multiply_add(Floats sum, uint32_t a, Words b) {
 #if defined(__AVX512BF16__)
         return Floats(_mm512_dpbf16_ps(__m512(sum), __m512bh(broadcast_word(a)), __m512bh(b)));

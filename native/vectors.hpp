@@ -102,25 +102,54 @@ ELMAN_INLINE Floats exp(Floats x) {
     return x > 88.3f ? broadcast(__builtin_inff()) : x != x ? x : y;
 }
 
+// The same where x <= 80 is known.
+ELMAN_INLINE Floats exp_small(Floats x) {
+    Exponential e = exponential(x < -87.3f ? broadcast(-87.3f) : x);  // NaN stays NaN
+    return x < -87.3f ? Floats{} : e.power + e.power * e.p;
+}
+
 // bfloat16: the upper half of a float32, rounded to nearest, ties to even; NaN stays NaN.
 ELMAN_INLINE Words bf16_bits(Floats x) {  // in the lower half of each word
+#if defined(__AVX512BF16__)
+    return Words(_mm512_cvtepu16_epi32(__m256i(_mm512_cvtneps_pbh(__m512(x)))));
+#else
     Words bits = load_as<Words>(&x);
     Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     return x != x ? (bits >> 16) | 0x40u : rounded;
+#endif
 }
 // Two consecutive k in one word, `low` the first of them.
 ELMAN_INLINE Words bf16_pair(Floats low, Floats high) { return bf16_bits(low) | bf16_bits(high) << 16; }
 
 ELMAN_INLINE void store_bf16(uint16_t* to, Floats v) {
+#if defined(__AVX512BF16__)
+    __m256bh halves = _mm512_cvtneps_pbh(__m512(v));
+#else
     typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
     Halves halves = __builtin_convertvector(bf16_bits(v), Halves);
+#endif
     memcpy(to, &halves, sizeof halves);
+}
+// 2 · LANES consecutive k, two to a word
+ELMAN_INLINE Words bf16_words(Floats first, Floats second) {
+#if defined(__AVX512BF16__)
+    return Words(_mm512_cvtne2ps_pbh(__m512(second), __m512(first)));
+#else
+    alignas(64) uint16_t halves[2 * LANES];
+    store_bf16(halves, first);
+    store_bf16(halves + LANES, second);
+    return load_as<Words>(halves);
+#endif
 }
 ELMAN_INLINE Floats load_bf16(const uint16_t* from) {
     typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
     Words wide = __builtin_convertvector(load_as<Halves>(from), Words) << 16;
     return load_as<Floats>(&wide);
 }
+ELMAN_INLINE Floats load_stored(const float* from) { return load(from); }
+ELMAN_INLINE Floats load_stored(const uint16_t* from) { return load_bf16(from); }
+ELMAN_INLINE void store_as(float* to, Floats v) { store(to, v); }
+ELMAN_INLINE void store_as(uint16_t* to, Floats v) { store_bf16(to, v); }
 
 // rows[i][j] <-> rows[j][i]. Interleaving row i with row i + LANES/2, log2(LANES) times, is the transpose.
 ELMAN_INLINE void transpose(Words (&rows)[LANES]) {

@@ -15,7 +15,7 @@ namespace elman {
 namespace {
 
 constexpr size_t HUGE_PAGE = size_t{1} << 21;
-constexpr size_t MOST_KEPT = 8;
+constexpr size_t MOST_KEPT = 24;  // the gradients, saved activations and scratch of a few layers
 
 struct Block {
     void* data;

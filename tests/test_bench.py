@@ -91,7 +91,9 @@ def _forgetting_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _clipping_to_another_norm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "clip_gradients", lambda ps, config: clipping.clip_by_norm(ps, 0.051))
+    monkeypatch.setattr(
+        training, "clip_gradients", lambda ps, config: (clipping.clip_by_norm(ps, 0.051), 1.0)
+    )
 
 
 def _a_gradient_a_little_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from elman.errors import OptionError
 from elman.gradients.clipping import clip_by_norm, clip_by_value
+from elman.kernels import native
 from strategies import QUICK
 from tolerance import tolerance
 
@@ -22,7 +23,7 @@ def with_gradients(*gradients: object, dtype: torch.dtype = torch.float32) -> li
     """One parameter for each gradient; None has none."""
     parameters = []
     for gradient in gradients:
-        value = None if gradient is None else torch.tensor(gradient, dtype=dtype)
+        value = None if gradient is None else torch.as_tensor(gradient, dtype=dtype)
         parameter = torch.nn.Parameter(torch.zeros(1 if value is None else value.shape, dtype=dtype))
         parameter.grad = value
         parameters.append(parameter)
@@ -119,3 +120,23 @@ def test_clipping_by_value_bounds_infinity_and_leaves_nan() -> None:
 def test_a_threshold_is_above_zero(clip: object, threshold: float) -> None:
     with pytest.raises(OptionError, match="above zero"):
         clip(with_gradients([1.0]), threshold)  # type: ignore[operator]
+
+
+@pytest.mark.skipif(not native.available(), reason="this installation has no compiled kernels")
+def test_norm_does_not_depend_on_threads_or_on_who_computes_it() -> None:
+    random = torch.Generator().manual_seed(2)
+    sizes = (1, 31, 4095, 4096, 4097, 20_003)
+    gradients = [torch.randn(size, generator=random) for size in sizes]
+    exact = math.sqrt(sum(float((g.double() ** 2).sum()) for g in gradients))
+    before, found = torch.get_num_threads(), set()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.add(clip_by_norm(with_gradients(*gradients), math.inf))
+    finally:
+        torch.set_num_threads(before)
+    assert len(found) == 1
+    assert found.pop() == pytest.approx(exact, rel=tolerance(torch.float32, 4096))
+    strided = torch.nn.Parameter(torch.zeros(7, 5))
+    strided.grad = torch.randn(5, 7, generator=random).t()  # not contiguous: torch's own
+    assert clip_by_norm(strided, math.inf) == pytest.approx(float(strided.grad.double().norm()), rel=1e-6)

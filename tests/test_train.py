@@ -157,7 +157,7 @@ def test_gradients_that_are_not_finite_are_skipped_and_then_end_the_run(
         monkeypatch.setattr(
             loop,
             "clip_gradients",
-            lambda *a, calls=calls, bad=bad: math.inf if next(calls) in bad else clip(*a),
+            lambda *a, calls=calls, bad=bad: (math.inf, 1.0) if next(calls) in bad else clip(*a),
         )
         model = make_model(CORPUS)
         if ends:

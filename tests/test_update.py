@@ -104,15 +104,21 @@ def test_loss_and_clipping_equal_the_explicit_computation(options: dict[str, Any
     assert agree(plain_sgd(**options))
 
 
-def clip_after(parameters: Any, config: TrainConfig) -> float:
+def clip_after(parameters: Any, config: TrainConfig) -> tuple[float, float]:
     """Wrong: measures before the step and would clip once the step is made."""
-    return update.clip_by_norm(parameters, math.inf)
+    return update.clip_by_norm(parameters, math.inf), 1.0
 
 
-def norm_before_value(parameters: Any, config: TrainConfig) -> float:
+def clip_twice(parameters: Any, config: TrainConfig) -> tuple[float, float]:
+    """Wrong: in place and in the rate."""
+    norm = update.clip_by_norm(parameters, config.clip)
+    return norm, min(1.0, config.clip / norm)
+
+
+def norm_before_value(parameters: Any, config: TrainConfig) -> tuple[float, float]:
     norm = update.clip_by_norm(parameters, config.clip)
     update.clip_by_value(parameters, config.clip_value)
-    return norm
+    return norm, 1.0
 
 
 def undivided(model: Any, window: Any, carried: Any, config: TrainConfig) -> Any:
@@ -140,6 +146,7 @@ def all_scored(model: Any, window: Any, carried: Any, config: TrainConfig) -> An
     ("name", "wrong", "options"),
     [
         ("clip_gradients", clip_after, {"clip": 0.5}),
+        ("clip_gradients", clip_twice, {"clip": 0.5}),
         ("clip_gradients", norm_before_value, {"clip": 0.1, "clip_value": 0.02}),
         ("window_loss", undivided, {}),
         ("window_loss", not_carried, {}),

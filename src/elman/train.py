@@ -179,10 +179,10 @@ class _Training:
         if config.random_length and config.loss == "mean":
             lr *= window.length / config.bptt  # AWD-LSTM: a short window must not weigh as much as a long one
         try:
+            state.optimizer.zero_grad()  # first: the new gradients may take the memory of the old
             loss, scale, carried = window_loss(state.model, window, state.carried, config)
-            state.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            norm = clip_gradients(state.parameters, config)
+            norm, clipped = clip_gradients(state.parameters, config)
             nats = loss.item() * scale
         except KeyboardInterrupt:
             state.random.load(random_before)  # as if this window had not begun
@@ -191,7 +191,7 @@ class _Training:
         state.exact = False
         if math.isfinite(norm):
             for group in state.optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * clipped
             state.optimizer.step()
         state.carried = carried
         progress.step += 1

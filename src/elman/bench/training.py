@@ -108,14 +108,16 @@ class ElmanStep:
         self.state = task.state
 
     def gradients(self, ids: Tensor) -> Tensor:
+        self.optimizer.zero_grad()
         window = Window(ids, len(ids) - 1, len(ids) - 1)
         loss, _, self.state = window_loss(self.model, window, self.state, self.config)
-        self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     def update(self) -> None:
-        clip_gradients(self.parameters, self.config)
+        _, clipped = clip_gradients(self.parameters, self.config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = LR * clipped
         self.optimizer.step()
 
     def outcome(self) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from elman.errors import OptionError
+from elman.kernels import native
 
 
 def clip_by_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:
@@ -67,15 +68,21 @@ def _global_norm(gradients: list[Tensor]) -> float:
     """Square root of the sum of squares over all entries; one transfer from the device, none in float16."""
     if not gradients:
         return 0.0
-    device = gradients[0].device
-    norms = [torch.linalg.vector_norm(g, dtype=_sum_dtype(g)).to(device) for g in gradients]
-    norm = math.hypot(*torch.stack(norms).tolist())
+    if native.takes(*gradients) and all(g.is_contiguous() for g in gradients):
+        norm = math.sqrt(native.sum_of_squares(gradients))
+    else:
+        norm = _norm_by_torch(gradients)
     if math.isinf(norm):  # the squares may have overflowed although every entry is finite
         largest = max(float(g.abs().max()) for g in gradients)
         if math.isfinite(largest):
-            scaled = [float(torch.linalg.vector_norm(g.to(_sum_dtype(g)) / largest)) for g in gradients]
-            norm = largest * math.hypot(*scaled)
+            norm = largest * _norm_by_torch([g.to(_sum_dtype(g)) / largest for g in gradients])
     return norm
+
+
+def _norm_by_torch(gradients: list[Tensor]) -> float:
+    device = gradients[0].device
+    norms = [torch.linalg.vector_norm(g, dtype=_sum_dtype(g)).to(device) for g in gradients]
+    return math.hypot(*torch.stack(norms).tolist())
 
 
 def _sum_dtype(gradient: Tensor) -> torch.dtype:

@@ -99,7 +99,8 @@ def _forward(
     module, (number, _) = native.require(), _CELLS[cell]
     D, (B, H) = x.shape[1], state[0].shape
     output, h, c = x.new_empty(len(x), H), x.new_empty(B, H), x.new_empty(B if len(state) == 2 else 0, H)
-    saved = module.recurrence_saved(instruction_set, number, sizes, D, H) if keep else x.new_empty(0)
+    floats = module.recurrence_saved_floats(instruction_set, number, sizes, D, H) if keep else 0
+    saved = native.memory((floats,))
     last_c = c if len(state) == 2 else None
     tensors = (*_four(weights), x, *_two(state), output, h, last_c, saved if keep else None)
     addresses = [native.address(t) for t in tensors]
@@ -124,7 +125,7 @@ def _backward(
         *((gates * H, n) for n in (D, H)),
         *((gates * H,),) * 2,
     )
-    results = [x.new_empty(shape if want else 0) for shape, want in zip(shapes, wanted, strict=True)]
+    results = [native.memory(shape if want else (0,)) for shape, want in zip(shapes, wanted, strict=True)]
     given = [r if want else None for r, want in zip(results, wanted, strict=True)]
     addresses = [native.address(t) for t in (*_four(weights), x, saved, *gradients, *given)]
     threads = torch.get_num_threads()

@@ -7,8 +7,9 @@ module and everything runs on torch; ELMAN_KERNELS=torch in the environment asks
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
@@ -20,6 +21,9 @@ from elman.errors import OptionError
 
 ENVIRONMENT = "ELMAN_KERNELS"
 """best (default), torch, or one of the instruction sets: avx512_bf16, avx512, avx2, portable."""
+
+_LARGE = 1 << 16
+"""Floats; a smaller tensor comes from the heap, whose pages stay."""
 
 
 def _load() -> tuple[ModuleType | None, str]:
@@ -94,6 +98,21 @@ def rounds_to_bf16() -> bool:
         and torch.get_autocast_dtype("cpu") == torch.bfloat16
         and bool(_module.bf16_is_faster())
     )
+
+
+def memory(shape: Sequence[int]) -> Tensor:
+    """An uninitialised float32 tensor; a large one in memory that the kernels get back when it dies."""
+    count = math.prod(shape)
+    if _module is None or count < _LARGE:
+        return torch.empty(tuple(shape), dtype=torch.float32)
+    taken: Tensor = _module.memory(count)
+    return taken.view(tuple(shape))
+
+
+def sum_of_squares(tensors: Sequence[Tensor]) -> float:
+    """Over all entries of contiguous float32 tensors on the CPU; the same for any number of threads."""
+    arrays = [(tensor.data_ptr(), tensor.numel()) for tensor in tensors]
+    return float(require().sum_of_squares(arrays, torch.get_num_threads()))
 
 
 def address(tensor: Tensor | None) -> int:

@@ -11,7 +11,7 @@ N rows, H hidden size, V vocabulary size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -90,7 +90,7 @@ def _nats_and_gradients(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """nats [N] and the gradients wanted of hidden, weight, bias; empty tensors for the others."""
     nats = hidden.new_empty(len(targets))
-    results = _allocate(hidden, weight, wanted)
+    results = _allocate(hidden, weight, wanted, native.memory)
     given = [result if want else None for result, want in zip(results, wanted, strict=True)]
     _call((hidden, weight, bias, targets), nats, gradient, (given[0], given[1], given[2]), bf16)
     return nats, *results
@@ -106,12 +106,14 @@ def _(
     wanted: list[bool],
     bf16: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return hidden.new_empty(targets.shape), *_allocate(hidden, weight, wanted)
+    return hidden.new_empty(targets.shape), *_allocate(hidden, weight, wanted, hidden.new_empty)
 
 
-def _allocate(hidden: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+def _allocate(
+    hidden: Tensor, weight: Tensor, wanted: list[bool], empty: Callable[[Sequence[int]], Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
     shapes = (hidden.shape, weight.shape, weight.shape[:1])
-    made = [weight.new_empty(shape if want else (0,)) for shape, want in zip(shapes, wanted, strict=True)]
+    made = [empty(shape if want else (0,)) for shape, want in zip(shapes, wanted, strict=True)]
     return made[0], made[1], made[2]
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from elman.errors import FormatError, OptionError
+from elman.neural.embedding import Embedding
 from elman.neural.output import AdaptiveOutput, Output, Softmax, SoftmaxOutput, check_cutoffs
 from elman.text.tokenizers import Tokenizer
 from elman.text.vocabulary import Vocabulary
@@ -52,7 +53,7 @@ class NeuralModel(nn.Module, ABC):
     vocabulary: Vocabulary
     tokenizer: Tokenizer
     config: NeuralConfig
-    embedding: nn.Embedding
+    embedding: Embedding
     output: Output
 
     def __init__(self, vocabulary: Vocabulary, tokenizer: Tokenizer, config: NeuralConfig) -> None:
@@ -60,7 +61,8 @@ class NeuralModel(nn.Module, ABC):
         if config.softmax == "adaptive":  # the cutoffs chosen are part of what is stored
             config = config.model_copy(update={"cutoffs": check_cutoffs(config.cutoffs, len(vocabulary))})
         self.vocabulary, self.tokenizer, self.config = vocabulary, tokenizer, config
-        self.embedding = nn.Embedding(len(vocabulary), config.embedding_size)
+        backend = getattr(config, "backend", "auto")
+        self.embedding = Embedding(len(vocabulary), config.embedding_size, backend=backend)
 
     @classmethod
     @abstractmethod

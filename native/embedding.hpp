@@ -1,0 +1,15 @@
+// The gradient of an embedding: each token's row of the table gets what came for its places in the text.
+//
+//     forward: x[n] = W[tokens[n]]        so: dW[v] = Σ_{n: tokens[n] = v} dx[n], and 0 for every other v
+#pragma once
+
+#include <cstdint>
+
+namespace elman {
+
+// tokens [rows], each in 0 … vocabulary_size-1 (the caller has checked); doutput [rows, size];
+// dweight [vocabulary_size, size], overwritten. The order of the sums is that of the text, for any number of threads.
+void embedding_gradient(const int64_t* tokens, long rows, long size, const float* doutput, long vocabulary_size,
+                        float* dweight, int threads);
+
+}  // namespace elman

@@ -1,0 +1,57 @@
+"""An embedding whose gradient is made by the compiled kernels: each token's row of the table from its places.
+
+    forward: x[n] = W[tokens[n]]        so: dW[v] = Σ_{n: tokens[n] = v} dx[n]
+
+What it saves beside torch's own is fresh memory: the gradient is as large as the table and nearly all zeros.
+
+N tokens, V vocabulary size, E embedding size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from elman.kernels import native
+
+
+def lookup(tokens: Tensor, weight: Tensor) -> Tensor:
+    """tokens [...] int64, weight [V, E] float32 on the CPU → their rows [..., E].
+
+    Differentiable any number of times. IndexError for a token outside 0..V-1.
+    """
+    rows: Tensor = _Lookup.apply(tokens, weight)  # type: ignore[no-untyped-call]
+    return rows
+
+
+@torch.library.custom_op("elman::embedding_gradient", mutates_args=(), device_types="cpu")
+def _gradient(doutput: Tensor, tokens: Tensor, vocabulary_size: int) -> Tensor:
+    """doutput [N, E], tokens [N] → dweight [V, E]; the tokens are known to be in the vocabulary."""
+    dweight = native.memory((vocabulary_size, doutput.shape[1]))
+    addresses = [native.address(t) for t in (tokens, doutput, dweight)]
+    threads = torch.get_num_threads()
+    native.require().embedding_gradient(addresses, *doutput.shape, vocabulary_size, threads)
+    return dweight
+
+
+@_gradient.register_fake
+def _(doutput: Tensor, tokens: Tensor, vocabulary_size: int) -> Tensor:
+    return doutput.new_empty(vocabulary_size, doutput.shape[1])
+
+
+class _Lookup(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(tokens)
+        ctx.size = len(weight)
+        return torch.nn.functional.embedding(tokens, weight)
+
+    @staticmethod
+    def backward(ctx: Any, doutput: Tensor) -> Any:
+        (tokens,) = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True
+            return None, torch.ops.aten.embedding_dense_backward(doutput, tokens, ctx.size, -1, False)
+        rows = doutput.reshape(-1, doutput.shape[-1]).contiguous()
+        return None, _gradient(rows, tokens.reshape(-1).contiguous(), ctx.size)

@@ -1,0 +1,109 @@
+"""The embedding's gradient from the compiled kernels: torch's, to the bit, for any number of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from elman.kernels import embedding as kernel
+from elman.kernels import native
+from elman.neural.embedding import Embedding
+
+V, E = 37, 11
+compiled = pytest.mark.skipif(not native.available(), reason="this installation has no compiled kernels")
+
+
+def gradient(lookup: Callable[[Tensor, Tensor], Tensor], seed: int = 5) -> Tensor:
+    """Of a weighted sum of what `lookup` gives for tokens [9, 7], many of them the same."""
+    random = torch.Generator().manual_seed(seed)
+    weight = torch.randn(V, E, generator=random).requires_grad_()
+    tokens = torch.randint(0, 13, (9, 7), generator=random) * 3 % V
+    (lookup(tokens, weight) * torch.randn(9, 7, E, generator=random)).sum().backward()
+    assert weight.grad is not None
+    return weight.grad
+
+
+@compiled
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_gradient_equals_torch(threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = gradient(kernel.lookup)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found, gradient(torch.nn.functional.embedding))
+    assert (found == 0).all(1).any()
+
+
+@compiled
+def test_wrong_sums_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def every_token_once(doutput: Tensor, tokens: Tensor, size: int) -> Tensor:
+        wrong = torch.zeros(size, doutput.shape[1])
+        wrong[tokens] = doutput
+        return wrong
+
+    monkeypatch.setattr(kernel, "_gradient", every_token_once)
+    assert not torch.equal(gradient(kernel.lookup), gradient(torch.nn.functional.embedding))
+
+
+@compiled
+def test_gradient_of_the_gradient() -> None:
+    weight = torch.randn(V, E).requires_grad_()
+    tokens, upstream = torch.tensor([3, 4, 3]), torch.randn(3, E).requires_grad_()
+    (first,) = torch.autograd.grad(
+        (kernel.lookup(tokens, weight) * upstream).sum(), weight, create_graph=True
+    )
+    (second,) = torch.autograd.grad((first**2).sum(), upstream)
+    doubled = torch.stack([upstream[0] + upstream[2], upstream[1], upstream[0] + upstream[2]])
+    torch.testing.assert_close(second, 2 * doubled)
+
+
+@pytest.mark.parametrize("backend", ["auto", "fused", "torch", "reference"])
+def test_module_is_torch_s(backend: str) -> None:
+    module = Embedding(V, E, backend=backend)
+    assert list(module.state_dict()) == ["weight"]
+    assert torch.equal(
+        gradient(lambda t, w: torch.func.functional_call(module, {"weight": w}, t)),
+        gradient(torch.nn.functional.embedding),
+    )
+    with pytest.raises(IndexError):
+        module(torch.tensor([V]))
+
+
+def test_kernel_is_used_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    whole = kernel.lookup
+
+    def counting(tokens: Tensor, weight: Tensor) -> Tensor:
+        asked.append(len(tokens))
+        return whole(tokens, weight)
+
+    monkeypatch.setattr("elman.neural.embedding.lookup", counting)
+    for backend in ("torch", "reference"):
+        Embedding(V, E, backend=backend)(torch.tensor([1]))
+    assert not asked
+    Embedding(V, E)(torch.tensor([1, 2]))
+    Embedding(V, E).double()(torch.tensor([1, 2]))  # the kernels compute in float32 alone
+    assert asked == ([2] if native.available() else [])
+
+
+@compiled
+def test_memory_comes_back() -> None:
+    """A tensor's memory is taken again once nobody holds the tensor, and never before."""
+    shape = (300, 301)
+    held = native.memory(shape).fill_(1.0)
+    other = native.memory(shape).fill_(2.0)
+    where = other.data_ptr()
+    assert (held.shape, held.dtype, where % 64) == (shape, torch.float32, 0)
+    view = other[3]
+    del other
+    third = native.memory(shape).fill_(3.0)
+    assert float(view.sum()) == 2.0 * 301
+    assert third.data_ptr() != where
+    del view
+    assert native.memory(shape).data_ptr() == where
+    assert float(held.sum()) == 300 * 301
