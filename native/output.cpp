@@ -13,10 +13,11 @@
 // V × R logits. `shift` follows the largest logit so far when that rises by more than SLACK (online
 // softmax, Milakov & Gimelshein 2018); a chunk remembers its own, so that an earlier one stays usable.
 //
-// Caches, for H = 200, V = 10,000, two threads, R = 256, float32. In the second level: hᵀ and dh, 205 kB each, a
-// chunk of E, 104 × 256 × 4 = 106 kB, and of W, 83 kB. In the first: 13 words of W, 10 kB, beside one panel of
-// hᵀ, 26 kB. From further away once per block: W and dW, 4 MB each (dW comes and goes), E, 5 MB, written and
-// read; against 1.5 GFLOP of products. R falls with H, so that hᵀ and dh stay where they are (`block_rows`).
+// Caches, for H = 200, V = 10,000, two threads, N = 700 in two blocks of R = 352, float32. In the second level: hᵀ and
+// dh, 282 kB each, a chunk of E, 104 × 352 × 4 = 146 kB, and of W, 83 kB. In the first: 13 words of W, 10 kB, beside one
+// panel of hᵀ, 26 kB. From further away once per block: W and dW, 4 MB each (dW comes and goes), E, 7 MB, written and
+// read; against 2.1 GFLOP of products. With H = 650 hᵀ and dh, 915 kB each, no longer fit the second level of many
+// processors, yet fewer blocks are faster still: W and dW are 26 MB each (NOTES.md).
 #include <algorithm>
 #include <cmath>
 
