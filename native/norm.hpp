@@ -7,8 +7,9 @@
 
 namespace elman {
 
-// Σ x² over all arrays, each given as the address of its floats and their number: float32 within blocks of a few thousand, float64 over the blocks, in the same order for any
-// number of threads. Infinite where a block's sum leaves float32, NaN where any x is.
+// Σ x² over all arrays, each given as the address of its floats and their number: float32 within blocks of a few
+// thousand, float64 over the blocks, in the same order for any number of threads. Infinite where a block's sum leaves
+// float32, NaN where any x is.
 double sum_of_squares(const std::vector<std::pair<uintptr_t, long>>& arrays, int threads);
 
 }  // namespace elman
