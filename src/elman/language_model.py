@@ -13,6 +13,7 @@ import typing
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from elman.errors import ProtocolError
@@ -52,6 +53,15 @@ class LanguageModel(typing.Protocol):
         Equals `advance` step by step, by test. Differentiable where the model has parameters.
         """
         ...
+
+
+def read(model: LanguageModel, ids: Tensor, state: State) -> State:
+    """ids [T, B] int64 → the state after ids[T-1]; predicts nothing where the model can leave that out."""
+    own = getattr(model, "read", None)
+    if own is not None:
+        after: State = own(ids, state)
+        return after
+    return model.token_nats(torch.cat([ids, ids[-1:]]), state)[1]
 
 
 def select(state: State, rows: Tensor) -> State:

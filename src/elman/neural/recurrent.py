@@ -162,6 +162,10 @@ class RecurrentModel(NeuralModel):
         nats = self.output.token_nats(hidden.flatten(0, 1), targets.flatten())
         return nats.view(targets.shape), state
 
+    def read(self, ids: Tensor, state: State) -> State:
+        """ids [T, B] int64 → state after ids[T-1]; without the output layer, so nothing is predicted."""
+        return self._hidden(ids, state)[1]
+
     def draw_next(
         self, state: State, token: Tensor, how: Drawing, uniform: Tensor
     ) -> tuple[State, Tensor, Tensor] | None:
