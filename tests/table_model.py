@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from elman.cli import VERBS
 from elman.cli.app import main
 from elman.language_model import State
 from elman.text.corpus import Text
@@ -102,6 +104,8 @@ def save_small_models(folder: Path) -> None:
 
 def run_cli(*arguments: str) -> int:
     """The exit status of `elman` with these arguments."""
+    for verb in VERBS:
+        import_module(f"elman.cli.{verb}")
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert isinstance(stopped.value.code, int)

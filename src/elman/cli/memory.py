@@ -1,0 +1,172 @@
+"""`elman memory`: how far back models look, as a table, JSON or a picture.
+
+Not here: the measurement (memory/context.py) and how texts are found (evaluate.py of this folder).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from elman.cli.app import Json, app, emit, examples, progress
+from elman.cli.evaluate import _texts as find_texts
+from elman.errors import OptionError
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from elman.memory.context import UsableContext
+
+Split = Literal["train", "valid", "test"]
+
+EXAMPLES = examples(
+    "elman memory runs/lstm sotu-modern",
+    "elman memory runs/rnn runs/gru runs/lstm sotu-modern --figure memory.svg",
+    "elman memory runs/kn5 runs/lstm novel.txt --histories 1 2 4 8 16 32 --events 5000 --json",
+)
+
+
+@app.command(name="memory", help_epilogue=EXAMPLES)
+def memory_command(
+    *models_and_text: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    histories: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (),
+    events: int = 2000,
+    split: Split | None = None,
+    seed: int = 1,
+    figure: Path | None = None,
+    json: Json = False,
+) -> None:
+    """How far back a model looks: its perplexity when all but the last k tokens are taken away.
+
+    The same events are predicted from 1, 2, 3, 5 … 500 tokens and from the whole text before them. A loss is
+    how much higher the perplexity is than with the whole text; usable is the shortest history that costs at
+    most 1 %, as every longer one does (Khandelwal et al. 2018).
+
+    Parameters
+    ----------
+    models_and_text
+        MODEL… TEXT, as in `elman evaluate`.
+    histories
+        The numbers of tokens to keep, rising.
+    events
+        How many tokens of the text are predicted again and again, drawn at random.
+    split
+        Which part of a corpus or folder is used (test).
+    seed
+        Of the draw.
+    figure
+        Also draw loss against history into this file (.svg, .png, .pdf); needs matplotlib.
+    """
+    from elman.checkpoint import load_model
+    from elman.memory.context import HISTORIES, usable_context
+
+    for name in models_and_text:
+        if name.startswith("-") and name != "-":
+            raise OptionError(f"unknown option: {name}.", remedy="elman memory --help lists the options.")
+    if len(models_and_text) < 2:
+        raise OptionError(
+            "memory needs at least one model and a text.",
+            remedy="elman memory MODEL TEXT, for instance: elman memory runs/lstm sotu-modern",
+        )
+    if figure is not None:
+        _require_drawable(figure)
+    *given, source = models_and_text
+    names = list(dict.fromkeys(given))
+    models = [load_model(name) for name in names]
+    labels = short_names(names)
+    find = find_texts(source, split, several=len(models) > 1)
+    found: dict[str, UsableContext] = {}
+    with progress() as display:
+        for name, model in zip(names, models, strict=True):
+            task = display.add_task(name, total=None, rate="")
+
+            def report(done: int, work: int, task: TaskID = task) -> None:
+                display.update(task, completed=done, total=work)
+
+            text = find(model)
+            chosen = histories or tuple(k for k in HISTORIES if k < text.events)
+            found[labels[name]] = usable_context(
+                model, text, chosen, events=events, seed=seed, progress=report
+            )
+    if figure is not None:
+        draw(found, figure)
+    if json:
+        rows = zip(names, found.values(), strict=True)
+        emit({"text": source, "models": [{"model": name, **each.as_json()} for name, each in rows]})
+    else:
+        _print(found, source)
+
+
+def _print(found: dict[str, UsableContext], source: str) -> None:
+    width = max([18, *(len(name) for name in found)])
+    first = next(iter(found.values()))
+    print(
+        f"{first.events:,} events of {source}: perplexity, and what is lost of it without the text before\n"
+    )
+    print(f"{'history':>9}" + "".join(f"  {name:>{width}}" for name in found))
+    for row, cut in enumerate(first.cuts):
+        cells = [each.cuts[row] for each in found.values()]
+        shown = [f"{c.perplexity:.1f} {100 * math.expm1(c.loss):+7.1f} %" for c in cells]
+        print(f"{cut.history:>9,}" + "".join(f"  {cell:>{width}}" for cell in shown))
+    whole = "".join(f"  {f'{each.perplexity:.1f}' + ' ' * 10:>{width}}" for each in found.values())
+    print(f"{'whole':>9}{whole}\n")
+    for name, each in found.items():
+        usable = each.usable()
+        longest = each.cuts[-1].history
+        print(f"{name} uses", f"the last {usable:,}" if usable else f"more than {longest:,}", "tokens")
+    print("(the shortest history that costs at most 1 % of the perplexity, as every longer one does)")
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Path → what of it differs from the others: runs/a/run, runs/b/run → a, b."""
+    parts = [Path(name).parts for name in names]
+    shortest = min(map(len, parts))
+    if len(set(parts)) < 2:
+        return dict(zip(names, names, strict=True))
+    head = next(k for k in range(shortest + 1) if k == shortest or len({p[k] for p in parts}) > 1)
+    room = shortest - head
+    tail = next(k for k in range(room + 1) if k == room or len({p[-1 - k] for p in parts}) > 1)
+    cut = [p[head : len(p) - tail] for p in parts]
+    return {name: str(Path(*kept)) if kept else name for name, kept in zip(names, cut, strict=True)}
+
+
+def _require_drawable(path: Path) -> None:
+    """Before any work: is there matplotlib, and does it write such files?"""
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError as error:
+        raise OptionError(
+            f"{path} cannot be drawn: matplotlib is not installed.", remedy="pip install matplotlib"
+        ) from error
+    known = sorted(FigureCanvasBase.get_supported_filetypes())
+    if path.suffix[1:].lower() not in known:
+        raise OptionError(f"{path} is no kind of picture.", remedy=f"end it in one of .{', .'.join(known)}")
+
+
+def draw(found: dict[str, UsableContext], path: Path) -> None:
+    """Loss in per cent against history, both logarithmic, with 95 % intervals."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, each in found.items():
+        k = [cut.history for cut in each.cuts]
+        loss, low, high = (
+            [100 * math.expm1(getattr(cut, which)) for cut in each.cuts] for which in ("loss", "low", "high")
+        )
+        (line,) = axes.plot(k, loss, marker="o", markersize=3, label=name)
+        axes.fill_between(k, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    axes.axhline(1, color="0.5", linewidth=0.8, linestyle="--")
+    axes.set(xscale="log", xlabel="tokens of history kept", ylabel="perplexity lost, %")
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set_yticks([0, 1, 10, 100])
+    axes.set_ylim(bottom=-1)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path)
