@@ -7,9 +7,12 @@ autograd: `kernels` runs them over a sequence.
 B batch, D input size, H hidden size, G gates (1 in the simple RNN, 4 in the LSTM, 3 in the GRU).
 Each cell has
     step(p, x, state)                  -> (state, cache)
+    gates_backward(cache, dstate)      -> (da_ih, da_hh, dstate_prev without the way through U)
     step_backward(p, cache, dstate)    -> (dx, dstate_prev, gradients)
 where `dstate` is the whole gradient of the loss with respect to the state that `step` returned, and
-a name with `d` in front is the gradient of the loss with respect to the thing it names.
+a name with `d` in front is the gradient of the loss with respect to the thing it names. `step_backward` is
+`gates_backward`, which is elementwise (one sequence's cache serves many gradients), and the products with W
+and U. `functions` has the cells as one table.
 """
 
 from __future__ import annotations

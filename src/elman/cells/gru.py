@@ -58,9 +58,12 @@ def step(p: Parameters, x: Tensor, state: State) -> tuple[State, Cache]:
     return State(h), Cache(x, h_prev, r, z, n, h_n)
 
 
-def step_backward(p: Parameters, cache: Cache, dstate: State) -> tuple[Tensor, State, Gradients]:
-    """dstate dh [B, H] → dx [B, D], the gradient of the state before, of the parameters."""
-    x, h_prev, r, z, n, h_n = cache
+def gates_backward(cache: Cache, dstate: State) -> tuple[Tensor, Tensor, State]:
+    """dstate dh [R, H] → da [R, 3H] as W x sees it and as U h_prev does; what reaches h_prev past U [R, H].
+
+    R is B, or any number of gradients where the cache holds one sequence.
+    """
+    _, h_prev, r, z, n, h_n = cache
     (dh,) = dstate
     # forward: h = (1 - z) * n + z * h_prev
     dn = dh * (1 - z)
@@ -73,12 +76,18 @@ def step_backward(p: Parameters, cache: Cache, dstate: State) -> tuple[Tensor, S
     # forward: r = sigmoid(x_r + h_r), z = sigmoid(x_z + h_z)
     da_r = dr * r * (1 - r)
     da_z = dz * z * (1 - z)
-    da_ih = torch.cat([da_r, da_z, dx_n], dim=1)  # [B, 3H]
-    da_hh = torch.cat([da_r, da_z, dh_n], dim=1)  # [B, 3H]
+    da_ih = torch.cat([da_r, da_z, dx_n], dim=1)  # [R, 3H]
+    da_hh = torch.cat([da_r, da_z, dh_n], dim=1)  # [R, 3H]
+    return da_ih, da_hh, State(dh_prev)
+
+
+def step_backward(p: Parameters, cache: Cache, dstate: State) -> tuple[Tensor, State, Gradients]:
+    """dstate dh [B, H] → dx [B, D], the gradient of the state before, of the parameters."""
+    da_ih, da_hh, (dh_prev,) = gates_backward(cache, dstate)  # each [B, 3H]
     # forward: x_r, x_z, x_n = W x + b
     dx = da_ih @ p.weight_ih  # [B, D]
     # forward: h_r, h_z, h_n = U h_prev + c      h_prev also enters the line h = ... directly
     dh_prev = dh_prev + da_hh @ p.weight_hh  # [B, H]
     dbias_ih = None if p.bias_ih is None else da_ih.sum(0)  # [3H]
     dbias_hh = None if p.bias_hh is None else da_hh.sum(0)  # [3H]
-    return dx, State(dh_prev), Gradients(da_ih.T @ x, da_hh.T @ h_prev, dbias_ih, dbias_hh)
+    return dx, State(dh_prev), Gradients(da_ih.T @ cache.x, da_hh.T @ cache.h_prev, dbias_ih, dbias_hh)

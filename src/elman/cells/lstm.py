@@ -60,13 +60,23 @@ def step(p: Parameters, x: Tensor, state: State) -> tuple[State, Cache]:
     return State(h, c), Cache(x, h_prev, c_prev, i, f, g, o, tanh_c)
 
 
-def step_backward(p: Parameters, cache: Cache, dstate: State) -> tuple[Tensor, State, Gradients]:
-    """dstate dh and dc [B, H] → dx [B, D], the gradient of the state before, of the parameters."""
-    x, h_prev, c_prev, i, f, g, o, tanh_c = cache
-    dh, dc = dstate
-    # forward: h = o * tanh(c)            c reaches the loss through h and through the next cell
+def cell_gradient(cache: Cache, dstate: State) -> Tensor:
+    """dstate dh and dc [R, H], dc by the next cell alone → dc [R, H] by both ways: c also goes through h."""
+    # forward: h = o * tanh(c)
+    return dstate.c + dstate.h * cache.o * (1 - cache.tanh_c * cache.tanh_c)
+
+
+def gates_backward(cache: Cache, dstate: State) -> tuple[Tensor, Tensor, State]:
+    """dstate dh and dc [R, H] → da [R, 4H] as W x sees it and as U h_prev does, and what reaches the state
+    before past U: nothing of h_prev, all of c_prev [R, H].
+
+    R is B, or any number of gradients where the cache holds one sequence.
+    """
+    _, _, c_prev, i, f, g, o, tanh_c = cache
+    dh, _ = dstate
+    # forward: h = o * tanh(c)
     do = dh * tanh_c
-    dc = dc + dh * o * (1 - tanh_c * tanh_c)
+    dc = cell_gradient(cache, dstate)
     # forward: c = f * c_prev + i * g
     df = dc * c_prev
     dc_prev = dc * f
@@ -77,9 +87,15 @@ def step_backward(p: Parameters, cache: Cache, dstate: State) -> tuple[Tensor, S
     da_f = df * f * (1 - f)
     da_g = dg * (1 - g * g)
     da_o = do * o * (1 - o)
-    da = torch.cat([da_i, da_f, da_g, da_o], dim=1)  # [B, 4H]
+    da = torch.cat([da_i, da_f, da_g, da_o], dim=1)  # [R, 4H]
+    return da, da, State(torch.zeros_like(dh), dc_prev)
+
+
+def step_backward(p: Parameters, cache: Cache, dstate: State) -> tuple[Tensor, State, Gradients]:
+    """dstate dh and dc [B, H] → dx [B, D], the gradient of the state before, of the parameters."""
+    da, _, (_, dc_prev) = gates_backward(cache, dstate)  # [B, 4H]
     # forward: a = W x + b + U h_prev + c
     dx = da @ p.weight_ih  # [B, D]
     dh_prev = da @ p.weight_hh  # [B, H]
     dbias = None if p.bias_ih is None else da.sum(0)  # [4H], the same for both biases
-    return dx, State(dh_prev, dc_prev), Gradients(da.T @ x, da.T @ h_prev, dbias, dbias)
+    return dx, State(dh_prev, dc_prev), Gradients(da.T @ cache.x, da.T @ cache.h_prev, dbias, dbias)

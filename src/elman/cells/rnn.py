@@ -44,16 +44,26 @@ def step(p: Parameters, x: Tensor, state: State, nonlinearity: Nonlinearity = "t
     return State(h), Cache(x, h_prev, h)
 
 
+def gates_backward(
+    cache: Cache, dstate: State, nonlinearity: Nonlinearity = "tanh"
+) -> tuple[Tensor, Tensor, State]:
+    """dstate dh [R, H] → da [R, H] as W x sees it and as U h_prev does; what reaches h_prev past U [R, H].
+
+    R is B, or any number of gradients where the cache holds one sequence.
+    """
+    (dh,) = dstate
+    # forward: h = tanh(a)      or      h = relu(a), whose slope at a = 0 is taken as 0, as in torch
+    da = dh * (1 - cache.h * cache.h) if nonlinearity == "tanh" else torch.where(cache.h > 0, dh, 0)  # [R, H]
+    return da, da, State(torch.zeros_like(dh))
+
+
 def step_backward(
     p: Parameters, cache: Cache, dstate: State, nonlinearity: Nonlinearity = "tanh"
 ) -> tuple[Tensor, State, Gradients]:
     """dstate dh [B, H] → dx [B, D], the gradient of the state before [B, H], of the parameters."""
-    x, h_prev, h = cache
-    (dh,) = dstate
-    # forward: h = tanh(a)      or      h = relu(a), whose slope at a = 0 is taken as 0, as in torch
-    da = dh * (1 - h * h) if nonlinearity == "tanh" else torch.where(h > 0, dh, 0)  # [B, H]
+    da, _, _ = gates_backward(cache, dstate, nonlinearity)  # [B, H]
     # forward: a = W x + b + U h_prev + c
     dx = da @ p.weight_ih  # [B, D]
     dh_prev = da @ p.weight_hh  # [B, H]
     dbias = None if p.bias_ih is None else da.sum(0)  # [H], the same for b and c
-    return dx, State(dh_prev), Gradients(da.T @ x, da.T @ h_prev, dbias, dbias)
+    return dx, State(dh_prev), Gradients(da.T @ cache.x, da.T @ cache.h_prev, dbias, dbias)

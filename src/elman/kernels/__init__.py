@@ -1,14 +1,12 @@
 """The one seam between modules and what computes them: see `backends`, `output`, `native`."""
 
+from elman.cells.functions import CELLS, Cell, States
 from elman.kernels.backends import (
     BACKENDS,
-    CELLS,
     Backend,
-    Cell,
     Layer,
     Pass,
     Stack,
-    States,
     choose,
     layer_by_layer,
     reference_layer,

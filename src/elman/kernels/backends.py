@@ -18,19 +18,16 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import dropout
 
-from elman.cells import Gradients, Parameters, gru, lstm, rnn
+from elman.cells import Gradients, Parameters
+from elman.cells.functions import CELLS, Cell, States
 from elman.errors import OptionError
 from elman.kernels import fused, native
-
-Cell = Literal["rnn_tanh", "rnn_relu", "lstm", "gru"]
-States = tuple[Tensor, ...]
-"""(h,) or (h, c): [B, H] each in one layer, [K, B, H] each in a stack."""
 
 
 @dataclass(frozen=True)
@@ -173,26 +170,6 @@ def _run_layers(
         if stack.dropout and stack.training and level + 1 < stack.num_layers:
             x = dropout(x, stack.dropout, training=True)
     return x.reshape(*steps, x.shape[-1]), tuple(torch.stack(s) for s in zip(*last, strict=True))
-
-
-class _CellFunctions(NamedTuple):
-    step: Callable[..., tuple[States, tuple[Tensor, ...]]]
-    step_backward: Callable[..., tuple[Tensor, States, tuple[Tensor | None, ...]]]
-    state: Callable[..., Any]
-    cache: Callable[..., Any]
-
-
-CELLS: dict[str, _CellFunctions] = {
-    "rnn_tanh": _CellFunctions(rnn.step, rnn.step_backward, rnn.State, rnn.Cache),
-    "rnn_relu": _CellFunctions(
-        partial(rnn.step, nonlinearity="relu"),
-        partial(rnn.step_backward, nonlinearity="relu"),
-        rnn.State,
-        rnn.Cache,
-    ),
-    "lstm": _CellFunctions(lstm.step, lstm.step_backward, lstm.State, lstm.Cache),
-    "gru": _CellFunctions(gru.step, gru.step_backward, gru.State, gru.Cache),
-}
 
 
 def sequence_forward(
