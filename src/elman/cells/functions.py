@@ -21,8 +21,8 @@ class CellFunctions(NamedTuple):
     step: Callable[..., tuple[States, tuple[Tensor, ...]]]
     step_backward: Callable[..., tuple[Tensor, States, tuple[Tensor | None, ...]]]
     gates_backward: Callable[..., tuple[Tensor, Tensor, States]]
-    state: Callable[..., Any]
-    cache: Callable[..., Any]
+    state: type[Any]  # a NamedTuple: `_fields` names its parts, h and in the LSTM c
+    cache: type[Any]
 
 
 CELLS: dict[str, CellFunctions] = {

@@ -1,0 +1,142 @@
+"""What a trace holds, and its JSON: format "elman-trace", `VERSION`, pinned by tests/golden/trace/.
+
+Row t is one event. The model has read `input` (the token before, `</s>` at the start); its state is then
+states[t], and from it it predicts `token`. States and gates are rounded to 3 decimals, gradients to 3 digits.
+
+T rows, V vocabulary, L layers, H hidden size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elman.language_model import LanguageModel, StatePolicy
+from elman.surprisal import TokenSurprisal
+
+FORMAT, VERSION = "elman-trace", 1
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One event: where it stands, what was expected. `top` has (token, probability), the likeliest first."""
+
+    event: TokenSurprisal
+    line: int
+    sentence: int
+    input: str
+    rank: int
+    top: tuple[tuple[str, float], ...]
+
+    def as_json(self) -> dict[str, object]:
+        event = self.event
+        found: dict[str, object] = {
+            "token": event.token,
+            "text": event.text,
+            "start": event.start,
+            "end": event.end,
+            "line": self.line,
+            "sentence": self.sentence,
+            "input": self.input,
+            "bits": _digits(event.bits, 5),
+            "rank": self.rank,
+            "unknown": event.unknown,
+        }
+        if event.matched is not None:
+            found["matched"] = event.matched
+        return found | {"top": [[token, _digits(p, 4)] for token, p in self.top]}
+
+
+@dataclass(frozen=True)
+class LayerTrace:
+    """gates  i, f, g, o (LSTM), r, z, n (GRU), none (RNN): [T, H] each; g and n are the candidates
+    states  h, in the LSTM also c: [T, H]; initial  the same before the first row [H]
+    """
+
+    gates: dict[str, Array]
+    states: dict[str, Array]
+    initial: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class GradientTrace:
+    """Norms [T, T], row t for the nats L_t, column s ≤ t.
+
+    x  |∂L_t/∂x_s| of the embedding read at row s; layers  for each, h (and c): |∂L_t/∂h_s|
+    """
+
+    x: Array
+    layers: tuple[dict[str, Array], ...]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What `trace` found; no `layers` and no `gradients` (None) where there are none or none were asked for.
+
+    first, total  place of the first row in the text, and how many rows the whole text has
+    """
+
+    model: dict[str, object]
+    text: str
+    state: StatePolicy
+    first: int
+    total: int
+    rows: tuple[Row, ...]
+    layers: tuple[LayerTrace, ...] = ()
+    gradients: GradientTrace | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """The document of the format, ready for `json.dumps`."""
+        gradients = self.gradients and {
+            "x": _triangular(self.gradients.x),
+            "layers": [{part: _triangular(a) for part, a in each.items()} for each in self.gradients.layers],
+        }
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": self.model,
+            "text": self.text,
+            "state": self.state,
+            "first": self.first,
+            "total": self.total,
+            "tokens": [row.as_json() for row in self.rows],
+            "layers": [
+                {
+                    what: {name: np.round(array, 3).tolist() for name, array in getattr(layer, what).items()}
+                    for what in ("gates", "states", "initial")
+                }
+                for layer in self.layers
+            ],
+            "gradients": gradients,
+        }
+
+
+def model_card(model: LanguageModel, name: str) -> dict[str, object]:
+    """What a model is, in a line of facts."""
+    config, kind = getattr(model, "config", None), getattr(model, "kind", type(model).__name__)
+    recurrent = kind in ("recurrent", "streaming")
+    return {
+        "name": name,
+        "kind": kind,
+        **{key: getattr(config, key) if recurrent else None for key in ("cell", "num_layers", "hidden_size")},
+        "vocabulary": len(model.vocabulary),
+        "unit": model.tokenizer.unit,
+        "parameters": sum(array.numel() for array in model.arrays().values()),  # type: ignore[attr-defined]
+    }
+
+
+def _digits(value: float, digits: int) -> float:
+    return float(f"{value:.{digits}g}") if math.isfinite(value) else value
+
+
+def _triangular(norms: Array, digits: int = 3) -> list[list[float]]:
+    """Row t cut after its t + 1 entries, each with so many digits."""
+    with np.errstate(divide="ignore"):
+        places = digits - 1 - np.floor(np.log10(np.where(norms > 0, norms, 1)))
+    short = np.where(places > 0, np.round(norms * 10.0**places) / 10.0**places, np.round(norms))
+    return [row[: t + 1].tolist() for t, row in enumerate(short)]
