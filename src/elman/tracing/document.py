@@ -119,14 +119,14 @@ class Trace:
 def model_card(model: LanguageModel, name: str) -> dict[str, object]:
     """What a model is, in a line of facts."""
     config, kind = getattr(model, "config", None), getattr(model, "kind", type(model).__name__)
-    recurrent = kind in ("recurrent", "streaming")
+    recurrent, arrays = kind in ("recurrent", "streaming"), getattr(model, "arrays", None)
     return {
         "name": name,
         "kind": kind,
         **{key: getattr(config, key) if recurrent else None for key in ("cell", "num_layers", "hidden_size")},
         "vocabulary": len(model.vocabulary),
         "unit": model.tokenizer.unit,
-        "parameters": sum(array.numel() for array in model.arrays().values()),  # type: ignore[attr-defined]
+        "parameters": None if arrays is None else sum(array.numel() for array in arrays().values()),
     }
 
 
@@ -134,9 +134,6 @@ def _digits(value: float, digits: int) -> float:
     return float(f"{value:.{digits}g}") if math.isfinite(value) else value
 
 
-def _triangular(norms: Array, digits: int = 3) -> list[list[float]]:
-    """Row t cut after its t + 1 entries, each with so many digits."""
-    with np.errstate(divide="ignore"):
-        places = digits - 1 - np.floor(np.log10(np.where(norms > 0, norms, 1)))
-    short = np.where(places > 0, np.round(norms * 10.0**places) / 10.0**places, np.round(norms))
-    return [row[: t + 1].tolist() for t, row in enumerate(short)]
+def _triangular(norms: Array) -> list[list[float]]:
+    """Row t cut after its t + 1 entries, with three digits each."""
+    return [[_digits(norm, 3) for norm in row[: t + 1]] for t, row in enumerate(norms.tolist())]
