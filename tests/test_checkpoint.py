@@ -63,6 +63,13 @@ def test_a_saved_model_loads_the_same(tmp_path: Path, kind: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_a_model_of_a_comparison_loads_by_the_name_of_its_folder(tmp_path: Path) -> None:
+    model = make("gru")
+    save_model(model, tmp_path / "gru-8126047f" / "model")
+    loaded = load_model(tmp_path / "gru-8126047f")
+    assert all(torch.equal(array, loaded.arrays()[name]) for name, array in model.arrays().items())  # type: ignore[attr-defined]
+
+
 def test_loading_from_a_read_only_folder_writes_nothing(tmp_path: Path) -> None:
     save_model(make("mixture"), tmp_path / "model")
     save(tmp_path / "run", 1)

@@ -35,6 +35,8 @@ KINDS = {
 """Where each kind of model lives; imported when one is loaded."""
 
 CONFIG, VOCABULARY, MODEL, STATE = "config.json", "vocabulary.json", "model.safetensors", "state.json"
+INSIDE = "model"
+"""Where a comparison keeps each of its models."""
 TENSORS = ("optimizer", "random", "carried")
 LARGEST_VOCABULARY = 128 << 20
 MOST_PARTS = 64
@@ -58,8 +60,9 @@ def save_model(model: LanguageModel, folder: str | Path, *, overwrite: bool = Fa
 
 
 def load_model(path: str | Path) -> LanguageModel:
-    """A model, in evaluation mode, from a model folder, a training run (its best, else its latest step)
-    or an ARPA file (`.arpa`, `.arpa.gz`). Nothing is written. Raises FormatError."""
+    """A model, in evaluation mode, from a model folder, a training run (its best, else its latest step), a
+    model of a comparison (its folder `model`) or an ARPA file (`.arpa`, `.arpa.gz`). Nothing is written.
+    Raises FormatError."""
     path = Path(path)
     if path.is_file():
         if not path.name.endswith((".arpa", ".arpa.gz", ".lm", ".lm.gz")):
@@ -77,6 +80,8 @@ def load_model(path: str | Path) -> LanguageModel:
         )
     if (path / CONFIG).is_file():
         return _read_model(path)
+    if (path / INSIDE / CONFIG).is_file():
+        return _read_model(path / INSIDE)
     if not run_folder.is_run(path):
         raise FormatError(
             f"{path} holds no model: neither config.json nor a finished checkpoint.",

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from elman.checkpoint import load_model, save_model
+from elman.checkpoint import INSIDE, load_model, save_model
 from elman.compare.bootstrap import Floats
 from elman.compare.comparison import CurvePoint
 from elman.compare.lineup import Spec
@@ -25,7 +25,7 @@ from elman.storage import check_shapes, clean, encode_tensors, read_json, read_t
 
 FORMAT = 1
 SAMPLES, SAMPLE_LENGTH = 2, 30
-OUTCOME, NATS, MODEL = "outcome.json", "nats.safetensors", "model"
+OUTCOME, NATS = "outcome.json", "nats.safetensors"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Outcome:
         if self.held is not None:
             return self.held
         assert self.folder is not None
-        return load_model(self.folder / MODEL)
+        return load_model(self.folder / INSIDE)
 
 
 def size_of(model: object) -> tuple[int, int]:
@@ -79,7 +79,7 @@ def save_outcome(outcome: Outcome, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         clean(folder)
         (folder / OUTCOME).unlink(missing_ok=True)
-        save_model(outcome.model, folder / MODEL, overwrite=True)
+        save_model(outcome.model, folder / INSIDE, overwrite=True)
         nats = {"valid": outcome.valid, "test": outcome.test}
         if outcome.reset is not None:
             nats["reset"] = outcome.reset

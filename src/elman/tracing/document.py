@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from elman.language_model import LanguageModel, StatePolicy
@@ -119,15 +120,25 @@ class Trace:
 def model_card(model: LanguageModel, name: str) -> dict[str, object]:
     """What a model is, in a line of facts."""
     config, kind = getattr(model, "config", None), getattr(model, "kind", type(model).__name__)
-    recurrent, arrays = kind in ("recurrent", "streaming"), getattr(model, "arrays", None)
+    recurrent = kind in ("recurrent", "streaming")
     return {
         "name": name,
         "kind": kind,
         **{key: getattr(config, key) if recurrent else None for key in ("cell", "num_layers", "hidden_size")},
         "vocabulary": len(model.vocabulary),
         "unit": model.tokenizer.unit,
-        "parameters": None if arrays is None else sum(array.numel() for array in arrays().values()),
+        "parameters": _parameters(model),
     }
+
+
+def _parameters(model: object) -> int | None:
+    """Numbers stored: weights; an n-gram's probabilities and backoffs; a mixture's parts together."""
+    if hasattr(model, "models"):
+        return sum(_parameters(part) or 0 for part in model.models)
+    if not hasattr(model, "arrays"):
+        return None
+    arrays: list[torch.Tensor] = list(model.arrays().values())
+    return sum(array.numel() for array in arrays if array.is_floating_point() or array.dtype == torch.int8)
 
 
 def _digits(value: float, digits: int) -> float:
