@@ -168,6 +168,6 @@ def gradients(unrolled: Unrolled, found: Deltas) -> SequenceGradients:
 
 
 def reads(unrolled: Unrolled, layer: int) -> tuple[Tensor, Tensor]:
-    """What a layer's products saw: x [T, B, D] (above the first layer [T, B, H], masked); h_prev [T, B, H]."""
+    """What a layer's products saw: x [T, B, D] (above the first layer H, masked); h_prev [T, B, H]."""
     x = torch.stack([cache[0] for cache in unrolled.caches[layer]])
     return x, unrolled.states[0][layer, :-1]
