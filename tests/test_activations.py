@@ -101,7 +101,7 @@ def test_a_text_without_its_last_end_and_an_empty_one() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(OptionError, match="has no gates and no states"):
+    with pytest.raises(OptionError, match="has no gates and no gradients"):
         next(activations(TableModel(["a"]), TEXT.ids))
     with pytest.raises(ElmanError, match="outside the model's vocabulary of 17"):
         next(activations(recurrent("gru"), np.array([4, 17, 1])))

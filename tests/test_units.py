@@ -255,7 +255,7 @@ def test_refusals() -> None:
     for layer, part in ((3, "h"), (0, "h"), (1, "c"), (1, "x")):
         with pytest.raises(OptionError, match="no state"):
             index_states(recurrent("gru"), TEXT, layer, part)  # type: ignore[arg-type]
-    with pytest.raises(OptionError, match="no gates and no states"):
+    with pytest.raises(OptionError, match="no gates and no gradients"):
         index_states(TableModel(["a"]), TEXT)
     nothing = np.zeros(0, dtype=np.int32)
     with pytest.raises(TextError, match="empty"):

@@ -24,6 +24,7 @@ from elman.cells import Parameters
 from elman.cells.functions import CELLS, Cell, States
 from elman.errors import ElmanError, OptionError
 from elman.event_nats import evaluating
+from elman.gradients.reading import require_unrollable
 from elman.kernels import backends
 from elman.language_model import LanguageModel, StatePolicy
 from elman.neural.recurrent import STREAM_CELLS, RecurrentModel
@@ -92,16 +93,6 @@ class Window:
     layers: tuple[LayerActivations, ...]
 
 
-def require_recurrent(model: LanguageModel) -> RecurrentModel:
-    """The model, if it has states and gates that can be read; else OptionError."""
-    if not isinstance(model, RecurrentModel):
-        raise OptionError(
-            f"a {getattr(model, 'kind', type(model).__name__)} model has no gates and no states to read.",
-            remedy="give one trained with --model rnn, gru or lstm, not its export to int8 or bfloat16.",
-        )
-    return model
-
-
 def activations(
     model: LanguageModel,
     ids: NDArray[np.integer],
@@ -113,9 +104,10 @@ def activations(
 
     The first token of the text is predicted after `</s>`. state "carry": one stream; "reset": every
     sentence starts from zeros, and the windows come in no order. Dropout is off.
-    Raises OptionError for a model without a recurrence, ElmanError for ids outside its vocabulary.
+    Raises OptionError for a model without a recurrence, ElmanError for ids outside its vocabulary and for
+    a state that is NaN or infinite.
     """
-    recurrent = require_recurrent(model)
+    recurrent = require_unrollable(model)
     if len(ids) and int(np.max(ids)) >= len(model.vocabulary):
         raise ElmanError(
             f"token id {int(np.max(ids))} is outside the model's vocabulary of {len(model.vocabulary)}.",
@@ -129,6 +121,12 @@ def activations(
             read = np.where(rows > 0, ids[np.maximum(rows - 1, 0)], end)  # what stands before each place
             with evaluating(recurrent):
                 layers, now = _run(recurrent, torch.from_numpy(read.astype(np.int64)), rows >= 0, now)
+            if not all(bool(layer.h.isfinite().all()) for layer in layers):
+                raise ElmanError(
+                    "the model's state is not finite at some tokens.",
+                    reason="its weights are damaged or its training diverged.",
+                    remedy="train again with a smaller --lr or --clip, or take an earlier checkpoint.",
+                )
             yield Window(rows[rows >= 0], layers)
 
 

@@ -14,9 +14,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from elman.errors import ElmanError, OptionError, TextError
+from elman.errors import OptionError, TextError
+from elman.gradients.reading import require_unrollable
 from elman.language_model import LanguageModel, StatePolicy
-from elman.memory.activations import activations, require_recurrent
+from elman.memory.activations import activations
 from elman.text.corpus import Text
 from elman.text.vocabulary import Vocabulary
 
@@ -83,7 +84,7 @@ def states_over(
     progress: Progress | None = None,
 ) -> States:
     """[T, H] of one layer and part, one row for each token of `ids` [T]. OptionError where there is none."""
-    config = require_recurrent(model).config
+    config = require_unrollable(model).config
     parts = ("h", "c") if config.cell == "lstm" else ("h",)
     if part not in parts or not 1 <= layer <= config.num_layers:
         raise OptionError(
@@ -93,12 +94,6 @@ def states_over(
     values, done = np.empty((len(ids), config.hidden_size), dtype=dtype), 0
     for window in activations(model, ids, state=state):
         found = window.layers[layer - 1].state(part).cpu().numpy()
-        if not np.isfinite(found).all():
-            raise ElmanError(
-                "the model's state is not finite at some tokens.",
-                reason="its weights are damaged or its training diverged.",
-                remedy="train again with a smaller --lr or --clip, or take an earlier checkpoint.",
-            )
         values[window.places] = found.clip(-LARGEST, LARGEST)  # what float16 holds
         done += len(window.places)
         if progress is not None:
