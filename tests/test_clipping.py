@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elman.errors import OptionError
-from elman.gradients.clipping import clip_by_norm, clip_by_value
+from elman.gradients.clipping import clip_by_norm, clip_by_value, observe
 from elman.kernels import native
 from strategies import QUICK
 from tolerance import tolerance
@@ -140,3 +140,42 @@ def test_norm_does_not_depend_on_threads_or_on_who_computes_it() -> None:
     strided = torch.nn.Parameter(torch.zeros(7, 5))
     strided.grad = torch.randn(5, 7, generator=random).t()  # not contiguous: torch's own
     assert clip_by_norm(strided, math.inf) == pytest.approx(float(strided.grad.double().norm()), rel=1e-6)
+
+
+def test_what_clipping_by_norm_changed() -> None:
+    parameters = with_gradients([3.0, 0.0], None, [[4.0]], dtype=torch.float64)
+    found = observe(parameters, lambda p: clip_by_norm(p, 1.0))
+    assert (found.before, found.after, found.cosine) == pytest.approx((5, 1, 1))
+    assert found.moved == pytest.approx(2 / 3)  # zero stays zero
+    untouched = observe(parameters, lambda p: clip_by_norm(p, 7.0))
+    assert (untouched.before, untouched.after, untouched.moved) == pytest.approx((1, 1, 0))
+
+
+@QUICK
+@given(entries_=st.lists(numbers, min_size=1, max_size=9), limit=st.floats(1e-3, 1e3))
+def test_what_clipping_by_value_changed(entries_: list[float], limit: float) -> None:
+    parameters = with_gradients(entries_[:2], entries_[2:], dtype=torch.float64)
+    before = entries(parameters)
+    found = observe(parameters, lambda p: clip_by_value(p, limit))
+    after = np.clip(before, -limit, limit)
+    np.testing.assert_allclose(entries(parameters), after, rtol=0, atol=0)
+    assert found.before == pytest.approx(np.linalg.norm(before), rel=1e-12)
+    assert found.after == pytest.approx(np.linalg.norm(after), rel=1e-12)
+    assert found.moved == np.mean(before != after)
+    if before.any():
+        cosine = before @ after / np.linalg.norm(before) / np.linalg.norm(after)
+        assert found.cosine == pytest.approx(cosine, abs=1e-9)
+        assert found.after <= found.before * (1 + 1e-12)
+    else:
+        assert math.isnan(found.cosine)
+
+
+def test_what_was_changed_of_extreme_gradients() -> None:
+    huge = with_gradients([1e200, 1e-200], dtype=torch.float64)
+    assert observe(huge, lambda p: clip_by_norm(p, 1e300)).cosine == pytest.approx(1)
+    assert observe(huge, lambda p: clip_by_norm(p, 1e-3)).cosine == pytest.approx(1)
+    broken = observe(with_gradients([math.inf, 1.0]), lambda p: clip_by_value(p, 1.0))
+    assert math.isinf(broken.before)
+    assert math.isnan(broken.cosine)
+    assert broken.moved == 0.5
+    assert observe(with_gradients(None), lambda p: clip_by_norm(p, 1.0)).moved == 0

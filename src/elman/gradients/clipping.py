@@ -8,7 +8,8 @@ This file changes `.grad` in place and nothing else; when to clip is the trainin
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -47,6 +48,45 @@ def clip_by_value(parameters: Tensor | Iterable[Tensor], limit: float) -> float:
         gradient.clamp_(-limit, limit)
     total = sum(gradient.numel() for gradient in gradients)
     return clipped / total if total else 0.0
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """What clipping changed, over all gradients together.
+
+    before, after  Euclidean norms
+    moved   share of the entries that are no longer what they were, from 0 to 1
+    cosine  between the gradient before and after: 1 by norm, less by value; NaN for a gradient of zero, or
+            one that is not finite
+    """
+
+    before: float
+    after: float
+    moved: float
+    cosine: float
+
+
+def observe(parameters: Tensor | Iterable[Tensor], clip: Callable[[list[Tensor]], float]) -> Clipped:
+    """Clips, and tells what that changed: observe(parameters, lambda p: clip_by_value(p, 0.1)).
+
+    `clip` is called with the parameters once and changes their `.grad` in place.
+    """
+    several = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    before = [gradient.clone() for gradient in _gradients(several)]
+    clip(several)
+    after = _gradients(several)
+    pairs = list(zip(before, after, strict=True))
+    moved = sum(int((old != new).sum()) for old, new in pairs)
+    total = sum(old.numel() for old in before)
+    lengths = _global_norm(before), _global_norm(after)
+    cosine = math.nan
+    if all(0 < length < math.inf for length in lengths):
+        # entries are divided by the norms first, so that no product of huge or tiny ones leaves the numbers
+        cosine = sum(
+            float((old.double() / lengths[0]).flatten() @ (new.double() / lengths[1]).flatten())
+            for old, new in pairs
+        )
+    return Clipped(*lengths, moved / total if total else 0.0, cosine)
 
 
 def _require_positive(name: str, value: float) -> None:

@@ -115,7 +115,7 @@ class Decay:
 
 
 def mean_log(norms: Tensor) -> Floats:
-    """norms [N, P, K+1] → [K+1] mean logarithm at each lag, of the norms above zero; NaN where all are zero."""
+    """norms [N, P, K+1] → [K+1] mean logarithm at each lag, of norms above zero; NaN where all are zero."""
     sums, counts = _sums(norms)
     return _ratio(sums.sum(0), counts.sum(0))
 
