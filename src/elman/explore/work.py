@@ -1,0 +1,250 @@
+"""The queue before the process that computes: one question at a time, and a time limit that ends it.
+
+A computation cannot be interrupted from within, so it has a process of its own (worker.py), which is killed
+when a question takes too long; another is started at once and finds on disk what took long to prepare. Not
+here: HTTP (server.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from elman import errors
+from elman.errors import ElmanError
+from elman.explore.access import Refused
+
+SECONDS = 30.0
+WAITING = 32
+COMMAND = (sys.executable, "-P", "-m", "elman.explore.worker")
+LINE_BYTES = 1 << 20
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the page gets: a status and JSON."""
+
+    status: int
+    body: bytes
+
+
+@dataclass(eq=False)
+class _Job:
+    """A question, where its answer goes, and the moment (of the loop's clock) at which its time is over."""
+
+    question: bytes
+    answer: asyncio.Future[Answer]
+    deadline: float
+    running: bool = False
+
+    def fail(self, refusal: Refused) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(refusal)
+
+
+class Work:
+    """`async with Work(order) as work`: the process runs inside and is gone afterwards.
+
+    order    JSON: what the process loads (answers.py)
+    seconds  from a question's arrival to its answer, waiting included
+    waiting  how many questions may wait while one is answered
+    facts    what the process told when it was ready
+    Raises the ElmanError that loading met.
+    """
+
+    def __init__(
+        self,
+        order: dict[str, Any],
+        *,
+        command: Sequence[str] = COMMAND,
+        seconds: float = SECONDS,
+        waiting: int = WAITING,
+        progress: Progress | None = None,
+    ) -> None:
+        self.command, self.order, self.seconds, self.limit = command, order, seconds, waiting
+        self.facts: dict[str, Any] = {}
+        self._progress = progress or (lambda doing, done, total: None)
+        self._process: asyncio.subprocess.Process | None = None
+        self._waiting: deque[_Job] = deque()
+        self._come = asyncio.Event()
+        self._busy = self._closed = False
+
+    async def __aenter__(self) -> Work:
+        try:
+            await self._start()
+        except BaseException:
+            await self._end()
+            raise
+        self._consumer = asyncio.create_task(self._consume())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that computes, while there is one."""
+        return self._process.pid if self._process else None
+
+    @property
+    def queued(self) -> int:
+        """How many questions wait."""
+        return len(self._waiting)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a question is being answered."""
+        return self._busy
+
+    async def ask(self, question: dict[str, Any]) -> Answer:
+        """The answer; raises Refused: 429 too many wait, 504 too late, 500 the process died, 503 closing.
+
+        When this call is cancelled, the question leaves the queue; one being computed goes on to its end.
+        """
+        if self._closed:
+            raise _closing()
+        if len(self._waiting) >= self.limit:
+            cause = f"{self.limit} questions are waiting already."
+            raise Refused(429, cause, remedy="ask again in a moment.", headers=((b"retry-after", b"1"),))
+        loop = asyncio.get_running_loop()
+        job = _Job(json.dumps(question).encode() + b"\n", loop.create_future(), loop.time() + self.seconds)
+        self._waiting.append(job)
+        self._come.set()
+        timer = loop.call_at(job.deadline, self._expire, job)
+        try:
+            return await job.answer
+        finally:
+            timer.cancel()
+            if job in self._waiting:
+                self._waiting.remove(job)
+
+    async def close(self) -> None:
+        """No more questions; those that wait are refused; the process is ended."""
+        self._closed = True
+        self._consumer.cancel()
+        await asyncio.wait([self._consumer])
+        for job in self._waiting:
+            job.fail(_closing())
+        await self._end()
+
+    def _expire(self, job: _Job) -> None:
+        """A waiting question is answered by the clock; a running one after its process has been killed."""
+        if not job.running:
+            job.fail(self._late())
+
+    def _late(self) -> Refused:
+        cause = f"the answer took longer than {self.seconds:g} seconds, and was given up."
+        return Refused(504, cause, "a large model, a long text, or many questions at once.", "ask for less.")
+
+    async def _consume(self) -> None:
+        while True:
+            with suppress(
+                ElmanError
+            ):  # after a time-out or a crash; the next question tries, and tells, again
+                await self._start()
+            job = await self._next()
+            try:
+                await self._start()
+            except ElmanError as error:
+                job.fail(Refused(500, error.cause, error.reason, error.remedy))
+                continue
+            if not job.answer.done():
+                self._busy = True
+                await self._answer(job)
+                self._busy = False
+
+    async def _next(self) -> _Job:
+        while not self._waiting:
+            self._come.clear()
+            await self._come.wait()
+        return self._waiting.popleft()
+
+    async def _answer(self, job: _Job) -> None:
+        job.running = True
+        try:
+            async with asyncio.timeout_at(job.deadline):
+                answer = await self._exchange(job.question)
+        except TimeoutError:
+            await self._end()
+            job.fail(self._late())
+        except (OSError, EOFError, ValueError):
+            await self._end()
+            reason = "it was killed, perhaps for want of memory; or see the terminal."
+            remedy = "ask again: another is started."
+            job.fail(Refused(500, "the process that computes has ended.", reason, remedy))
+        except asyncio.CancelledError:  # closing
+            job.fail(_closing())
+            raise
+        else:
+            if not job.answer.done():
+                job.answer.set_result(answer)
+
+    async def _exchange(self, question: bytes) -> Answer:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(question)
+        await self._process.stdin.drain()
+        head = await self._told()
+        return Answer(head["status"], await self._process.stdout.readexactly(head["bytes"]))
+
+    async def _start(self) -> None:
+        """A process that has said it is ready; raises the ElmanError that it met."""
+        if self._process is not None:
+            return
+        self._process = await asyncio.create_subprocess_exec(
+            *self.command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=LINE_BYTES,
+            start_new_session=True,  # Ctrl-C in the terminal reaches us alone
+        )
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(self.order).encode() + b"\n")
+            await self._process.stdin.drain()
+            while (told := await self._told())["event"] == "working":
+                self._progress(told["doing"], told["done"], told["total"])
+        except (OSError, EOFError, ValueError):
+            await self._end()
+            raise ElmanError(
+                "the process that computes ended while it was loading.",
+                reason="it was killed, perhaps for want of memory; or see its message above.",
+                remedy="explore fewer or smaller models at once.",
+            ) from None
+        if told["event"] == "error":
+            await self._end()
+            kind = getattr(errors, told["kind"], ElmanError)
+            raise kind(told["cause"], reason=told["reason"], remedy=told["remedy"])
+        self.facts = told["facts"]
+
+    async def _told(self) -> dict[str, Any]:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        line = await self._process.stdout.readline()
+        if not line.endswith(b"\n"):
+            raise EOFError
+        told: dict[str, Any] = json.loads(line)
+        return told
+
+    async def _end(self) -> None:
+        """Kill the process, if there is one, and see it gone."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.returncode is None:
+            with suppress(ProcessLookupError):  # it has ended by itself
+                process.kill()
+        await process.communicate()  # closes the pipes, and drains an answer that nobody reads any more
+
+
+def _closing() -> Refused:
+    return Refused(503, "the server is being stopped.")
