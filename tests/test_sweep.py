@@ -62,7 +62,7 @@ def test_under_tanh_and_relu_it_is_less(points: dict[tuple[str, float, float], G
             for inputs in (0.1, 1.0):
                 point = points[cell, radius, inputs]
                 assert point.rate.slope.value < point.theory - 0.01
-                assert point.rate.slope.value == pytest.approx(point.mean_field, abs=0.06)
+                assert point.rate.slope.value == pytest.approx(point.mean_field, abs=0.1)
 
 
 def test_no_curve_is_above_pascanus_bound(points: dict[tuple[str, float, float], Growth]) -> None:
