@@ -6,7 +6,11 @@ import importlib
 import sys
 from typing import NoReturn
 
-VERBS = ("data", "train", "evaluate", "compare", "generate", "mix", "inspect", "memory", "export", "bench")
+VERBS = (
+    *("data", "train", "evaluate", "compare", "generate", "mix", "inspect"),
+    *("memory", "gates", "connectivity", "units"),
+    *("explore", "export", "bench"),
+)
 """The verb modules, in the order of the help page; each registers its commands on import."""
 
 

@@ -1,6 +1,7 @@
-"""`elman memory`: how far back models look, as a table, JSON or a picture.
+"""`elman memory`: how far back models look, as a table, JSON or a picture; and what its commands share.
 
-Not here: the measurement (memory/context.py) and how texts are found (evaluate.py of this folder).
+Not here: the measurement (memory/context.py) and how texts are found (evaluate.py of this folder). Its
+commands are in gates.py, connectivity.py and units.py.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 from elman.cli.app import Json, app, emit, examples, progress
 from elman.cli.evaluate import _texts as find_texts
@@ -30,10 +31,15 @@ EXAMPLES = examples(
 )
 
 
-@app.command(name="memory", help_epilogue=EXAMPLES)
+Sources = Annotated[str, Parameter(allow_leading_hyphen=True)]
+memory_app = App(name="memory", help_epilogue=EXAMPLES, version_flags=[])
+app.command(memory_app)
+
+
+@memory_app.default
 def memory_command(
-    *models_and_text: Annotated[str, Parameter(allow_leading_hyphen=True)],
-    histories: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (),
+    *models_and_text: Sources,
+    histories: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative="")] = (),
     events: int = 2000,
     split: Split | None = None,
     seed: int = 1,
@@ -44,7 +50,8 @@ def memory_command(
 
     The same events are predicted from 1, 2, 3, 5 … 500 tokens and from the whole text before them. A loss is
     how much higher the perplexity is than with the whole text; usable is the shortest history that costs at
-    most 1 %, as every longer one does (Khandelwal et al. 2018).
+    most 1 %, as every longer one does (Khandelwal et al. 2018). The commands look inside: how long units keep
+    what they hold, which earlier tokens matter, where else in a text the same units are on.
 
     Parameters
     ----------
@@ -64,18 +71,9 @@ def memory_command(
     from elman.checkpoint import load_model
     from elman.memory.context import HISTORIES, usable_context
 
-    for name in models_and_text:
-        if name.startswith("-") and name != "-":
-            raise OptionError(f"unknown option: {name}.", remedy="elman memory --help lists the options.")
-    if len(models_and_text) < 2:
-        raise OptionError(
-            "memory needs at least one model and a text.",
-            remedy="elman memory MODEL TEXT, for instance: elman memory runs/lstm sotu-modern",
-        )
+    names, source = models_and_source("memory", models_and_text, "sotu-modern")
     if figure is not None:
-        _require_drawable(figure)
-    *given, source = models_and_text
-    names = list(dict.fromkeys(given))
+        require_drawable(figure)
     models = [load_model(name) for name in names]
     labels = short_names(names)
     find = find_texts(source, split, several=len(models) > 1)
@@ -121,6 +119,20 @@ def _print(found: dict[str, UsableContext], source: str) -> None:
     print("(the shortest history that costs at most 1 % of the perplexity, as every longer one does)")
 
 
+def models_and_source(verb: str, given: Sequence[str], example: str) -> tuple[list[str], str]:
+    """MODEL… TEXT → each model's path once, and the text. OptionError."""
+    for name in given:
+        if name.startswith("-") and name != "-":
+            raise OptionError(f"unknown option: {name}.", remedy=f"elman {verb} --help lists the options.")
+    if len(given) < 2:
+        raise OptionError(
+            f"{verb} needs at least one model and a text.",
+            remedy=f"elman {verb} MODEL TEXT, for instance: elman {verb} runs/lstm {example}",
+        )
+    *names, source = given
+    return list(dict.fromkeys(names)), source
+
+
 def short_names(names: Sequence[str]) -> dict[str, str]:
     """Path → what of it differs from the others: runs/a/run, runs/b/run → a, b."""
     parts = [Path(name).parts for name in names]
@@ -134,7 +146,7 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     return {name: str(Path(*kept)) if kept else name for name, kept in zip(names, cut, strict=True)}
 
 
-def _require_drawable(path: Path) -> None:
+def require_drawable(path: Path) -> None:
     """Before any work: is there matplotlib, and does it write such files?"""
     try:
         from matplotlib.backend_bases import FigureCanvasBase
