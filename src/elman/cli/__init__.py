@@ -9,7 +9,7 @@ from typing import NoReturn
 VERBS = (
     *("data", "train", "evaluate", "compare", "generate", "mix", "inspect"),
     *("memory", "gates", "connectivity", "units"),
-    *("explore", "export", "bench"),
+    *("export", "bench"),
 )
 """The verb modules, in the order of the help page; each registers its commands on import."""
 
