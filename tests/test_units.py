@@ -194,6 +194,14 @@ def test_units_that_are_nearly_always_on_are_left_out() -> None:
     assert (told["units"], told["matches"], told["common"]) == ([], [], 0)
 
 
+def test_thresholds_that_float16_has_not() -> None:
+    """Beyond its largest number, below its smallest, and between two: on is what reaches the threshold."""
+    values, unit = np.zeros((6, H)), [Unit(0, -1, 0.0, 0)]
+    values[:, 0] = -np.array([0.0, 1e-7, 0.5, 0.50048828125, 3e4, 65504])
+    for level, expected_on in ((1e5, 0), (65504, 1), (0.5001, 3), (0.5, 4), (1e-8, 5)):
+        assert units_module._on(index(values), unit, level).sum() == expected_on, level
+
+
 def test_one_token_may_match_one_token() -> None:
     values, states = 0.2 * wandering(3), np.zeros((5, H))
     values[77, 3] = values[90:92, 3] = 0.9

@@ -179,12 +179,17 @@ def _telling(index: StateIndex, units: list[Unit], threshold: float) -> list[Uni
 def _on(index: StateIndex, units: Sequence[Unit], threshold: float) -> NDArray[np.bool_]:
     """[U, N], where each unit is on with its sign. Positive numbers order as their bits do, and NumPy
     compares integers 25 times as fast as float16."""
-    level = np.float16(threshold)
-    if level < threshold:
-        level = np.nextafter(level, np.float16(np.inf))  # the smallest float16 that reaches it
+    level = _reaching(threshold)
     bits = index.values[[unit.unit for unit in units]].view(np.int16)
     bits[[unit.sign < 0 for unit in units]] ^= np.int16(-0x8000)  # the sign bit: now all are to be positive
     return bits >= level.view(np.int16)
+
+
+def _reaching(threshold: float) -> np.float16:
+    """The smallest float16 that is at least `threshold`; infinite where none is."""
+    with np.errstate(over="ignore"):
+        level = np.float16(threshold)
+    return level if float(level) >= threshold else np.nextafter(level, np.float16(np.inf))
 
 
 def _stretches(on: NDArray[np.bool_], shortest: int) -> NDArray[np.int64]:
@@ -204,8 +209,8 @@ def _stretches(on: NDArray[np.bool_], shortest: int) -> NDArray[np.int64]:
 
 def _throughout(index: StateIndex, start: int, end: int, threshold: float) -> int:
     """How many of all units are on, with one sign, at every token of the stretch."""
-    values = index.values[:, start:end].astype(np.float32)
-    return int(((values.min(axis=1) >= threshold) | (values.max(axis=1) <= -threshold)).sum())
+    values, level = index.values[:, start:end].astype(np.float32), np.float32(_reaching(threshold))
+    return int(((values.min(axis=1) >= level) | (values.max(axis=1) <= -level)).sum())
 
 
 def _shown(index: StateIndex, start: int, end: int, score: float, others: int) -> Match:
