@@ -478,7 +478,7 @@ SIMILAR = {"text": "a", "model": "m0", "first": 0, "last": 1, "layer": 1, "part"
 @pytest.mark.parametrize(
     ("change", "status"),
     [({"layer": 0}, 400), ({"layer": 10**9}, 400), ({"part": "x"}, 400), ({"part": "__class__"}, 400)]
-    + [({"threshold": value}, 400) for value in (-0.1, 1.1, "0.3", None, True)],
+    + [({"threshold": value}, 400) for value in (-0.1, 0, 65505, "0.3", True, [])],
     ids=str,
 )
 def test_a_search_that_is_wrong(server: Running, change: dict[str, object], status: int) -> None:

@@ -253,6 +253,17 @@ def test_closing_refuses_who_waits_and_ends_the_process() -> None:
     assert not is_alive(asyncio.run(main()))
 
 
+def test_stopping_the_server_leaves_nobody_waiting() -> None:
+    with ThreadPoolExecutor(3) as pool:
+        with running() as server:
+            asked = [pool.submit(server.read, "spin") for _ in range(3)]
+            wait_until(lambda: server.work.busy and server.work.queued == 2)
+            pid = server.work.pid
+        assert [each.result().status for each in asked] == [503] * 3
+    assert pid is not None
+    assert not is_alive(pid)
+
+
 def test_the_process_ends_when_the_server_is_gone() -> None:
     """Also while it computes: kill -9 of the server leaves nothing behind."""
     with subprocess.Popen(STAND_IN, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:

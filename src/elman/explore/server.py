@@ -124,6 +124,8 @@ def _refused(_: Request[Any, Any, Any], refusal: access.Refused) -> Response[byt
 
 
 def _unrouted(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    if error.status_code >= 500:
+        return _defect(request, error)
     known = {404: "there is nothing at this address.", 405: "this address does not answer this method."}
     cause = known.get(error.status_code, "the request is not understood.")
     return _refused(request, access.Refused(error.status_code, cause))
@@ -181,11 +183,24 @@ async def serve(app: Application, work: Work, port: int, listening: Callable[[in
     server = make_server(app, work, port, listening)
     try:
         await server.serve()
-    except SystemExit:
+    except (
+        SystemExit
+    ):  # uvicorn's way to say that it could not listen; a signal comes here when it has started
         if server.started:
             raise
-        raise OptionError(
-            f"port {port} of this machine cannot be used.",
-            reason="another program uses it, or ports below 1024 are not for you.",
-            remedy="give another --port, or none: a free one is found.",
-        ) from None
+        raise _taken(port, "it was taken meanwhile.") from None
+
+
+async def require_port(port: int) -> None:
+    """Raises OptionError when nothing can listen on the port: found before the models are loaded."""
+    try:
+        probe = await asyncio.get_running_loop().create_server(asyncio.Protocol, HOST, port)
+    except OSError as error:
+        raise _taken(port, f"{error.strerror or error}.") from None
+    probe.close()
+    await probe.wait_closed()
+
+
+def _taken(port: int, reason: str) -> OptionError:
+    remedy = "give another --port, or none: a free one is found."
+    return OptionError(f"port {port} of this machine cannot be used.", reason=reason, remedy=remedy)

@@ -75,7 +75,8 @@ class Work:
         self._process: asyncio.subprocess.Process | None = None
         self._waiting: deque[_Job] = deque()
         self._come = asyncio.Event()
-        self._busy = self._closed = False
+        self._current: _Job | None = None
+        self._closed = False
 
     async def __aenter__(self) -> Work:
         try:
@@ -102,7 +103,7 @@ class Work:
     @property
     def busy(self) -> bool:
         """Whether a question is being answered."""
-        return self._busy
+        return self._current is not None and self._current.running
 
     async def ask(self, question: dict[str, Any]) -> Answer:
         """The answer; raises Refused: 429 too many wait, 504 too late, 500 the process died, 503 closing.
@@ -131,8 +132,9 @@ class Work:
         self._closed = True
         self._consumer.cancel()
         await asyncio.wait([self._consumer])
-        for job in self._waiting:
-            job.fail(_closing())
+        for job in (*self._waiting, self._current):
+            if job is not None:
+                job.fail(_closing())
         await self._end()
 
     def _expire(self, job: _Job) -> None:
@@ -150,16 +152,14 @@ class Work:
                 ElmanError
             ):  # after a time-out or a crash; the next question tries, and tells, again
                 await self._start()
-            job = await self._next()
+            self._current = job = await self._next()
             try:
                 await self._start()
+                if not job.answer.done():
+                    await self._answer(job)
             except ElmanError as error:
                 job.fail(Refused(500, error.cause, error.reason, error.remedy))
-                continue
-            if not job.answer.done():
-                self._busy = True
-                await self._answer(job)
-                self._busy = False
+            self._current = None
 
     async def _next(self) -> _Job:
         while not self._waiting:
@@ -180,9 +180,6 @@ class Work:
             reason = "it was killed, perhaps for want of memory; or see the terminal."
             remedy = "ask again: another is started."
             job.fail(Refused(500, "the process that computes has ended.", reason, remedy))
-        except asyncio.CancelledError:  # closing
-            job.fail(_closing())
-            raise
         else:
             if not job.answer.done():
                 job.answer.set_result(answer)
