@@ -21,9 +21,12 @@ MOST_HEADS = 200
 
 
 class Connection(H11Protocol):
-    """One connection of a client."""
+    """One connection of a client; each server has a class of its own (`connection_class`).
 
-    owing: ClassVar[dict[Connection, asyncio.TimerHandle]] = {}
+    owing  those whose next head has not come, the longest first, and what will end them
+    """
+
+    owing: ClassVar[dict[Connection, asyncio.TimerHandle]]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -65,3 +68,12 @@ class Connection(H11Protocol):
         timer = self.owing.pop(self, None)
         if timer is not None:
             timer.cancel()
+
+
+def connection_class() -> type[Connection]:
+    """For one server, with a count of its own."""
+
+    class Own(Connection):
+        owing: ClassVar[dict[Connection, asyncio.TimerHandle]] = {}
+
+    return Own

@@ -20,7 +20,7 @@ from litestar.exceptions import HTTPException
 
 from elman.errors import OptionError
 from elman.explore import access, questions
-from elman.explore.connections import Connection
+from elman.explore.connections import connection_class
 from elman.explore.gate import Application, Gate
 from elman.explore.work import Answer, Work
 
@@ -162,7 +162,7 @@ def make_server(app: Application, work: Work, port: int, listening: Callable[[in
         host=HOST,
         port=port,
         loop="asyncio",
-        http=Connection,
+        http=connection_class(),
         ws="none",
         lifespan="off",
         interface="asgi3",

@@ -148,9 +148,8 @@ class Work:
 
     async def _consume(self) -> None:
         while True:
-            with suppress(
-                ElmanError
-            ):  # after a time-out or a crash; the next question tries, and tells, again
+            # after a time-out or a crash; if it fails, the next question tries again and is told
+            with suppress(ElmanError):
                 await self._start()
             self._current = job = await self._next()
             try:
@@ -197,15 +196,15 @@ class Work:
         """A process that has said it is ready; raises the ElmanError that it met."""
         if self._process is not None:
             return
-        self._process = await asyncio.create_subprocess_exec(
-            *self.command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=LINE_BYTES,
-            start_new_session=True,  # Ctrl-C in the terminal reaches us alone
-        )
-        assert self._process.stdin is not None
         try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self.command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                limit=LINE_BYTES,
+                start_new_session=True,  # Ctrl-C in the terminal reaches us alone
+            )
+            assert self._process.stdin is not None
             self._process.stdin.write(json.dumps(self.order).encode() + b"\n")
             await self._process.stdin.drain()
             while (told := await self._told())["event"] == "working":
@@ -234,13 +233,13 @@ class Work:
 
     async def _end(self) -> None:
         """Kill the process, if there is one, and see it gone."""
-        process, self._process = self._process, None
-        if process is None:
+        if self._process is None:
             return
-        if process.returncode is None:
+        if self._process.returncode is None:
             with suppress(ProcessLookupError):  # it has ended by itself
-                process.kill()
-        await process.communicate()  # closes the pipes, and drains an answer that nobody reads any more
+                self._process.kill()
+        await self._process.communicate()  # drains an answer that nobody reads any more; closes the pipes
+        self._process = None
 
 
 def _closing() -> Refused:
