@@ -121,10 +121,11 @@ def matches(
     for sums in reached:  # unit by unit: [R] at a time
         together += sums[ends] - sums[starts] == ends - starts
     order = np.lexsort((starts, starts - ends, -together))[:CANDIDATES]
+    level = np.float32(_reaching(threshold))
     ranked = sorted(
         (
             -together[k],
-            _throughout(index, starts[k], ends[k], threshold) - together[k],
+            _throughout(index, starts[k], ends[k], level) - together[k],
             starts[k] - ends[k],
             k,
         )
@@ -207,9 +208,9 @@ def _stretches(on: NDArray[np.bool_], shortest: int) -> NDArray[np.int64]:
     return found
 
 
-def _throughout(index: StateIndex, start: int, end: int, threshold: float) -> int:
+def _throughout(index: StateIndex, start: int, end: int, level: np.float32) -> int:
     """How many of all units are on, with one sign, at every token of the stretch."""
-    values, level = index.values[:, start:end].astype(np.float32), np.float32(_reaching(threshold))
+    values = index.values[:, start:end].astype(np.float32)
     return int(((values.min(axis=1) >= level) | (values.max(axis=1) <= -level)).sum())
 
 
