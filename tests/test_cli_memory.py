@@ -94,10 +94,20 @@ def test_loss_is_shown_in_per_cent_of_the_perplexity(folder: Path, capsys) -> No
 
 def test_short_names() -> None:
     assert short_names(["runs/a/run", "runs/b/run"]) == {"runs/a/run": "a", "runs/b/run": "b"}
-    assert short_names(["runs/a", "runs/a/b"]) == {"runs/a": "runs/a", "runs/a/b": "b"}
-    assert short_names(["x/lstm", "y/gru"]) == {"x/lstm": "x/lstm", "y/gru": "y/gru"}
-    assert short_names(["only/one"]) == {"only/one": "only/one"}
+    assert short_names(["runs/a", "runs/a/b"]) == {"runs/a": "a", "runs/a/b": "b"}
+    assert short_names(["x/lstm", "y/gru"]) == {"x/lstm": "lstm", "y/gru": "gru"}
+    assert short_names(["x/lstm", "y/lstm"]) == {"x/lstm": "x/lstm", "y/lstm": "y/lstm"}
+    assert short_names(["only/one/model"]) == {"only/one/model": "one"}
+    assert short_names(["model", "run"]) == {"model": "model", "run": "run"}
     assert short_names(["twice", "twice"]) == {"twice": "twice"}
+    assert short_names(["c/gru-8126047f", "c/lstm-8587902d/run"]) == {
+        "c/gru-8126047f": "gru",
+        "c/lstm-8587902d/run": "lstm",
+    }
+    assert short_names(["gru-8126047f", "gru-0000ffff"]) == {
+        "gru-8126047f": "gru-8126047f",
+        "gru-0000ffff": "gru-0000ffff",
+    }
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ commands are in gates.py, connectivity.py and units.py.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -134,16 +135,21 @@ def models_and_source(verb: str, given: Sequence[str], example: str) -> tuple[li
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Path → what of it differs from the others: runs/a/run, runs/b/run → a, b."""
-    parts = [Path(name).parts for name in names]
-    shortest = min(map(len, parts))
-    if len(set(parts)) < 2:
-        return dict(zip(names, names, strict=True))
-    head = next(k for k in range(shortest + 1) if k == shortest or len({p[k] for p in parts}) > 1)
-    room = shortest - head
-    tail = next(k for k in range(room + 1) if k == room or len({p[-1 - k] for p in parts}) > 1)
-    cut = [p[head : len(p) - tail] for p in parts]
-    return {name: str(Path(*kept)) if kept else name for name, kept in zip(names, cut, strict=True)}
+    """Path → the shortest end of it that no other has: runs/a/run, runs/b/run → a, b.
+
+    The folder that a verb made inside, and the digest behind a model's name in a comparison, say nothing.
+    """
+    paths = [_telling(Path(name).parts) for name in names]
+    for count in range(1, max(map(len, paths)) + 1):
+        short = [str(Path(*parts[-count:])) for parts in paths]
+        if len(set(short)) == len(set(names)):
+            return dict(zip(names, short, strict=True))
+    return {name: name for name in names}
+
+
+def _telling(parts: tuple[str, ...]) -> tuple[str, ...]:
+    *before, last = parts[:-1] if len(parts) > 1 and parts[-1] in ("run", "model") else parts
+    return (*before, re.sub(r"-[0-9a-f]{8}$", "", last))
 
 
 def require_drawable(path: Path) -> None:
