@@ -1,0 +1,195 @@
+"use strict";
+/* View 6: how far back the loss of a word is felt: the triangle |∂L_t/∂h_s| and its norm against the lag t −
+   s, for up to three recurrent models on the same text. Not here: computing gradients (the trace has them). */
+(function () {
+  const { el } = Elman;
+  const SIDE = 3,
+    ENOUGH = 4; // models side by side; rows behind a median
+  const NORMS = [
+    ["memory", "memory: c of an LSTM, h of the others"],
+    ["h", "hidden state h"],
+    ["x", "word read x"],
+  ];
+  let body,
+    norm,
+    layer,
+    scale,
+    drawn = [];
+
+  function build(panel) {
+    norm = Elman.choice("Gradient with respect to the", (value) => Elman.set({ norm: value }));
+    layer = Elman.choice("Layer", (value) => Elman.set({ layer: Number(value) }));
+    scale = Elman.choice("Curve", (value) => Elman.set({ scale: value }));
+    body = {
+      empty: el("div"),
+      drawing: el("div"),
+      ramp: el("div", { class: "push" }),
+      grid: el("div", { class: "triangles" }),
+      note: el("p", { class: "note" }),
+      key: el("div"),
+      curve: el("div"),
+      facts: el("div"),
+      numbers: el("div"),
+      words: el("p", { class: "context" }),
+    };
+    body.drawing.append(
+      el("div", { class: "row" }, norm, layer, scale, body.ramp),
+      body.grid,
+      body.note,
+      el("h3", { text: "Norm against lag" }),
+      body.key,
+      body.curve,
+      body.facts,
+      body.numbers
+    );
+    panel.append(body.empty, body.drawing);
+  }
+
+  /* The part whose gradient is drawn: what a model carries from word to word, or what is asked for. */
+  const partOf = (id, which) => (which !== "memory" ? which : Elman.card(id).cell === "lstm" ? "c" : "h");
+  function triangle(id, trace, which) {
+    const found = trace.gradients;
+    if (!found) return null;
+    if (which === "x") return found.x;
+    const own = found.layers[Elman.clamp(Elman.state.layer, 0, found.layers.length - 1)];
+    return own[partOf(id, which)];
+  }
+
+  function update() {
+    const ids = Elman.shownModels().filter((id) => Elman.isRecurrent(Elman.card(id))),
+      focus = Elman.state.model;
+    const shown = [...new Set(ids.includes(focus) ? [focus, ...ids] : ids)]
+      .slice(0, SIDE)
+      .sort((a, b) => ids.indexOf(a) - ids.indexOf(b));
+    const ready = shown.map((id) => [id, Elman.detail(id)]).filter(([, trace]) => trace && trace.gradients);
+    const instead = ready.length
+      ? null
+      : Elman.instead(shown[0] || focus, "gradient through time") ||
+        el("p", { class: "empty", text: "These traces were made without gradients." });
+    body.empty.replaceChildren(...(instead ? [instead] : []));
+    body.drawing.hidden = Boolean(instead);
+    if (instead) return;
+    const deepest = Math.max(...ready.map(([, trace]) => trace.layers.length));
+    norm.update(NORMS, Elman.state.norm);
+    layer.update(
+      Elman.state.norm === "x" ? [] : Array.from({ length: deepest }, (_, k) => [String(k), String(k + 1)]),
+      String(Math.min(Elman.state.layer, deepest - 1))
+    );
+    scale.update(
+      [
+        ["relative", "beside lag 0"],
+        ["absolute", "as it is"],
+      ],
+      Elman.state.scale
+    );
+    const rows = ready.map(([id, trace]) => ({ id, trace, rows: triangle(id, trace, Elman.state.norm) }));
+    const most = Math.max(...rows.flatMap((one) => one.rows.map((row) => Math.max(...row))));
+    const sizes = rows
+      .flatMap((one) => one.rows.flat())
+      .filter((value) => value > 0)
+      .sort((a, b) => a - b);
+    // 2 % lie below the scale
+    const floor = Elman.clamp((sizes[Math.floor(sizes.length / 50)] || 0) / most, 1e-8, 1e-2);
+    triangles(rows, most, floor);
+    Elman.decay(body, rows, Elman.room(body.drawing));
+    body.ramp.replaceChildren(
+      Elman.ramp("s", [floor * most, Math.sqrt(floor) * most, most].map(Elman.small), "norm of the gradient")
+    );
+    const left = ids.length - shown.length,
+      others = Elman.shownModels().length - ids.length;
+    body.note.textContent = [
+      Elman.windowNote(rows[0].trace),
+      left > 0 ? `Three models at most are drawn; ${Elman.count(left, "more")} chosen.` : "",
+      others ? "Models without a recurrence have no way back for a gradient and are left out." : "",
+    ]
+      .filter(Boolean)
+      .join(" ");
+  }
+
+  function triangles(list, most, floor) {
+    const across = innerWidth < 700 ? 1 : list.length,
+      side = Math.min(460, Math.floor((Elman.room(body.drawing) - 18 * (across - 1)) / across));
+    while (drawn.length < list.length) {
+      const box = { title: el("h3"), map: el("div") };
+      box.element = el("div", {}, box.title, box.map);
+      box.matrix = Elman.matrix(box.map);
+      drawn.push(box);
+    }
+    body.grid.replaceChildren(...drawn.slice(0, list.length).map((box) => box.element));
+    list.forEach(function ({ id, trace, rows }, k) {
+      const count = rows.length,
+        tokens = trace.tokens,
+        at = Elman.tokenIn(id, Elman.state.token) - trace.first,
+        table = Elman.table("s");
+      const what = partOf(id, Elman.state.norm);
+      drawn[k].title.replaceChildren(...Elman.label(id), el("small", { text: `  |∂L/∂${what}|` }));
+      const pick = (row) => {
+        const index = trace.first + row,
+          back =
+            id === Elman.state.model
+              ? index
+              : Elman.align(Elman.state.model, id).findIndex((one) => one.rows.includes(index - trace.first));
+        if (back >= 0)
+          Elman.set({
+            token: id === Elman.state.model ? index : back + Elman.focus().first,
+            from: -1,
+            to: -1,
+          });
+      };
+      drawn[k].matrix.draw({
+        key: [
+          id,
+          side,
+          trace.first,
+          Elman.data.text,
+          what,
+          Elman.state.layer,
+          most,
+          table[0],
+          table[255],
+        ].join(),
+        columns: count,
+        rows: count,
+        width: side,
+        rowHeight: side / count,
+        left: 0,
+        bottom: 60,
+        table,
+        tokens,
+        first: trace.first,
+        chosen: { row: at, column: -1 },
+        level(row, column) {
+          if (column > row) return -1;
+          const value = rows[row][column] / most;
+          return value > 0 ? Math.round(255 * Elman.clamp(1 - Math.log(value) / Math.log(floor), 0, 1)) : 0;
+        },
+        label: `Gradient triangle of ${Elman.name(id)}: a line for each word predicted. Up and down choose the word.`,
+        hover(row, column) {
+          const title = `loss at ${Elman.shown(tokens[row])}`;
+          return column > row
+            ? [title, "the future has no influence"]
+            : [
+                title,
+                `${Elman.count(row - column, "word")} back, after reading ${Elman.visible(tokens[column].input)}`,
+                `|∂L/∂${what}| = ${Elman.small(rows[row][column])}`,
+              ];
+        },
+        pick,
+        move: (down) =>
+          pick(Elman.clamp(Elman.tokenIn(id, Elman.state.token) - trace.first + down, 0, count - 1)),
+      });
+    });
+  }
+
+  Elman.views.push({
+    id: "gradients",
+    title: "Gradients",
+    build,
+    update,
+    on: ["token", "layer", "norm", "scale", "model", "detail", "models"],
+    how:
+      "each line of a triangle is one loss, and its colour how strongly it pulls on the state so many " +
+      "words earlier. Colour that dies out near the diagonal is a vanishing gradient: from further back" +
+      " the model could not learn.",
+  });
+})();

@@ -1,0 +1,290 @@
+"use strict";
+/* View 7: for a range of words, the units that stay on throughout, and where else in the reference text they
+   do (after LSTMVis, Strobelt et al. 2018). The server searches; which units stay on the page can tell by
+   itself. */
+(function () {
+  const { el } = Elman;
+  const SHOWN = 8,
+    LISTED = 32;
+  let body,
+    fields,
+    part,
+    level,
+    from,
+    to,
+    asked = "",
+    answer = null,
+    timer = 0;
+
+  function build(panel) {
+    fields = Elman.layerFields(["layer"]);
+    part = Elman.choice("State", (value) => Elman.set({ part: value }));
+    const slider = el("input", {
+      type: "range",
+      min: 0.05,
+      max: 0.95,
+      step: 0.05,
+      oninput: () => Elman.set({ threshold: Number(slider.value) }),
+    });
+    level = el("label", { class: "field" }, el("span"), slider);
+    level.update = (value) => {
+      slider.value = value;
+      level.firstChild.textContent = `Counts as on from |value| ≥ ${Elman.number(value)}`;
+    };
+    from = Elman.whole("From word", (value) => ends(value - 1, Elman.state.to));
+    to = Elman.whole("to word", (value) => ends(Elman.state.from, value - 1));
+    body = {
+      focus: el("div"),
+      empty: el("div"),
+      drawing: el("div"),
+      range: el("p", { class: "context" }),
+      chart: el("div"),
+      title: el("h3"),
+      units: el("div", { class: "chips" }),
+      found: el("h3", { text: "Where else they stay on" }),
+      status: el("p", { class: "note", role: "status" }),
+      matches: el("div"),
+    };
+    body.drawing.append(
+      el("div", { class: "row" }, from, to, fields.elements, part, level),
+      body.range,
+      body.chart,
+      body.title,
+      body.units,
+      body.found,
+      body.status,
+      body.matches
+    );
+    panel.append(body.focus, body.empty, body.drawing);
+  }
+  function ends(low, high) {
+    const first = low < 0 ? high : low,
+      last = high < 0 ? low : high;
+    Elman.set({ from: Math.min(first, last), to: Math.max(first, last), token: Math.min(first, last) });
+  }
+
+  /* Units at or above the threshold with one sign at every word of the range; those off just outside come
+     first. */
+  function staysOn(rows, low, high, threshold) {
+    const found = [];
+    for (let unit = 0; unit < rows[0].length; unit++) {
+      const sign = Math.sign(rows[low][unit]);
+      let on = sign !== 0,
+        sum = 0;
+      for (let t = low; t <= high && on; t++) {
+        on = rows[t][unit] * sign >= threshold;
+        sum += rows[t][unit] * sign;
+      }
+      if (!on) continue;
+      const off = (t) => t < 0 || t >= rows.length || rows[t][unit] * sign < threshold;
+      found.push({
+        unit,
+        sign,
+        mean: (sign * sum) / (high - low + 1),
+        edges: Number(off(low - 1)) + Number(off(high + 1)),
+      });
+    }
+    return found.sort((a, b) => b.edges - a.edges || Math.abs(b.mean) - Math.abs(a.mean));
+  }
+
+  function update() {
+    const { model, token, threshold } = Elman.state,
+      trace = Elman.detail(model);
+    Elman.focusSwitch(body.focus);
+    const instead = Elman.instead(model, "units");
+    body.empty.replaceChildren(...(instead ? [instead] : []));
+    body.drawing.hidden = Boolean(instead);
+    if (instead) return;
+    fields.update(trace);
+    level.update(threshold);
+    const range = Elman.range(),
+      at = Elman.layerOf(trace),
+      { states } = trace.layers[at];
+    const which = states[Elman.state.part] ? Elman.state.part : "h",
+      rows = states[which];
+    part.update(
+      Object.keys(states)
+        .sort()
+        .reverse()
+        .map((name) => [name, Elman.PARTS[name]]),
+      which
+    );
+    from.update(range ? range[0] + 1 : token + 1, 1, trace.total);
+    to.update(range ? range[1] + 1 : token + 1, 1, trace.total);
+    const low = range ? range[0] - trace.first : -1,
+      high = range ? range[1] - trace.first : -1;
+    const inside = range && low >= 0 && high < rows.length;
+    if (!inside) {
+      body.range.textContent = range
+        ? "The range is longer than the window of states."
+        : "Drag over words above, or press shift and an arrow key, to choose a range.";
+      for (const one of [body.chart, body.units, body.matches]) one.replaceChildren();
+      [body.title.textContent, body.status.textContent, body.found.hidden] = ["", "", true];
+      return;
+    }
+    const words = trace.tokens
+      .slice(low, high + 1)
+      .map(Elman.shown)
+      .join(" ");
+    body.range.replaceChildren(
+      trace.tokens
+        .slice(Math.max(0, low - 6), low)
+        .map(Elman.shown)
+        .join(" "),
+      " ",
+      el("mark", { text: words }),
+      " ",
+      trace.tokens
+        .slice(high + 1, high + 7)
+        .map(Elman.shown)
+        .join(" ")
+    );
+    const local = staysOn(rows, low, high, threshold),
+      question = {
+        text: Elman.data.text,
+        model,
+        state: Elman.data.policy,
+        layer: at + 1,
+        part: which,
+        first: range[0],
+        last: range[1] + 1,
+        threshold,
+      };
+    const key = JSON.stringify(question);
+    const mine = answer && answer.key === key ? answer : null;
+    const units = mine && mine.found ? mine.found.units : local;
+    draw(trace, which, rows, units, { low, high, threshold, token });
+    body.found.hidden = false;
+    if (key !== asked) {
+      asked = key;
+      answer = null;
+      clearTimeout(timer);
+      timer = setTimeout(() => ask(question, key), Elman.source.typed ? 350 : 0);
+    }
+    results(mine, units);
+  }
+
+  function draw(trace, which, rows, units, { low, high, threshold, token }) {
+    const top = units.slice(0, SHOWN),
+      tint = Elman.tint(Elman.card(Elman.state.model)),
+      common = answer && answer.found ? answer.found.common || 0 : 0;
+    const own = Elman.state.unit,
+      chosen = top.some((one) => one.unit === own);
+    const series = top.map(({ unit }) => ({
+      name: `unit ${unit}`,
+      tint,
+      values: Elman.column(rows, unit),
+      thin: true,
+      dim: chosen && unit !== own,
+    }));
+    const extreme = Math.max(1, ...series.flatMap((one) => one.values.map(Math.abs)));
+    if (series.length)
+      Elman.chart(body.chart, {
+        series,
+        start: trace.first,
+        width: Elman.room(body.drawing),
+        height: 250,
+        left: 44,
+        tokens: trace.tokens.slice(0, rows.length),
+        first: trace.first,
+        chosen: token - trace.first,
+        band: [low, high],
+        levels: [threshold, -threshold],
+        low: -extreme,
+        high: extreme,
+        label: `${Elman.PARTS[which]} of the ${top.length} strongest units that stay on over the range`,
+        pick: (t) => Elman.set({ token: trace.first + t }),
+      });
+    else body.chart.replaceChildren();
+    const told = [`${Elman.count(units.length, "unit")} of ${rows[0].length} stay on`];
+    if (units.length > SHOWN) told.push(`the first ${SHOWN} are drawn`);
+    if (common) told.push(`${common} more are on most of the time anyway`);
+    body.title.textContent = units.length
+      ? told.join("; ")
+      : "No unit stays on over the whole range: lower the threshold or shorten the range.";
+    body.units.replaceChildren(
+      ...units
+        .slice(0, LISTED)
+        .map(({ unit, sign, mean }) =>
+          el("button", {
+            type: "button",
+            "aria-pressed": String(unit === own),
+            class: sign > 0 ? "plus" : "minus",
+            text: `${unit}  ${mean > 0 ? "+" : ""}${Elman.number(mean)}`,
+            "aria-label": `unit ${unit}, mean ${Elman.number(mean)}`,
+            onclick: () => Elman.set({ unit: unit === own ? -1 : unit }),
+          })
+        )
+    );
+  }
+
+  async function ask(question, key) {
+    if (question.model !== Elman.state.model || question.text !== Elman.data.text) return;
+    let next;
+    try {
+      next = { key, found: await Elman.source.similar(question) };
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      next = { key, error };
+    }
+    if (key !== asked) return;
+    answer = next;
+    Elman.refresh("similar");
+  }
+  function results(mine, units) {
+    body.matches.replaceChildren();
+    if (!mine) {
+      body.status.textContent = "Searching the reference text …";
+      return;
+    }
+    if (mine.error) {
+      body.status.textContent = [mine.error.cause, mine.error.reason, mine.error.remedy]
+        .filter(Boolean)
+        .join(" ");
+      return;
+    }
+    const { matches } = mine.found,
+      name = Elman.data.reference
+        ? ` in ${Elman.data.reference.name} (${Elman.grouped(Elman.data.reference.tokens)} tokens)`
+        : "";
+    body.status.textContent = matches.length
+      ? `${Elman.count(matches.length, "place")}${name} where these units stay on; the score is the share that do.`
+      : `No other place found${name}.`;
+    body.matches.append(
+      el(
+        "ol",
+        { class: "matches" },
+        matches.map((match) =>
+          el(
+            "li",
+            {},
+            el("span", {
+              class: "score",
+              text: Elman.number(match.score),
+              title: `tokens ${match.start} to ${match.end} of the reference text`,
+            }),
+            el(
+              "span",
+              { class: "left" },
+              el("span", { text: match.tokens.slice(0, match.from).map(Elman.visible).join(" ") })
+            ),
+            el("mark", { text: match.tokens.slice(match.from, match.to).map(Elman.visible).join(" ") }),
+            el("span", { class: "right", text: match.tokens.slice(match.to).map(Elman.visible).join(" ") })
+          )
+        )
+      )
+    );
+  }
+
+  Elman.views.push({
+    id: "memory",
+    title: "Staying on",
+    build,
+    update,
+    on: ["token", "from", "to", "unit", "layer", "part", "threshold", "model", "detail", "models", "similar"],
+    how:
+      "choose a few words: the lines are the units that hold one sign, beyond the dashed threshold, " +
+      "through all of them. If the places found in the other text have something in common with yours, " +
+      "that may be what these units keep.",
+  });
+})();
