@@ -9,7 +9,7 @@ from typing import NoReturn
 VERBS = (
     *("data", "train", "evaluate", "compare", "generate", "mix", "inspect"),
     *("memory", "gates", "connectivity", "units"),
-    *("export", "bench"),
+    *("explore", "export", "bench"),
 )
 """The verb modules, in the order of the help page; each registers its commands on import."""
 

@@ -1,0 +1,209 @@
+"""`elman explore`: the local page of one or several models, or the same page as one file.
+
+Not here: the server (explore/), the page (explore/page/), what is computed (explore/answers.py). While the
+page is served this process does not load torch: the models are in another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import webbrowser
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Thread
+from types import FrameType
+from typing import Any, Literal
+
+from elman.cli.app import app, examples, messages, progress
+from elman.cli.memory import short_names
+from elman.errors import OptionError, TextError
+
+EXAMPLES = examples(
+    "elman explore runs/lstm",
+    "elman explore runs/rnn runs/gru runs/lstm runs/kn5 --reference sotu-modern",
+    "elman explore runs/lstm --port 8123 --no-browser",
+    "elman explore runs/rnn runs/lstm --text speech.txt --export speech.html",
+)
+REFERENCE_BYTES = 4 << 20
+"""Of the reference text at most so much is looked at: far more than the tokens that are kept."""
+
+
+@app.command(name="explore", help_epilogue=EXAMPLES)
+def explore_command(
+    *models: str,
+    reference: str | None = None,
+    state: Literal["carry", "reset"] = "carry",
+    port: int = 0,
+    browser: bool = True,
+    text: Path | None = None,
+    export: Path | None = None,
+) -> None:
+    """See through models on your own text: a page in your browser, served by this machine to itself.
+
+    Type a text; its tokens are coloured by surprisal. Click one: what every model expected there, the states
+    and gates of each layer as the text goes by, how far back the gradient of its loss reaches, which units
+    stay on and where else they do. The address printed at the start is the key to the page: who has it can
+    use it, nobody else. Ctrl-C ends it.
+
+    Parameters
+    ----------
+    models
+        Model folders, training runs or .arpa files.
+    reference
+        A corpus (its valid part) or a text file to search for places where the same units stay on.
+    state
+        carry: the sentences of a text are one document. reset: each starts afresh. The page can change it.
+    port
+        Of the address; 0 finds a free one.
+    browser
+        --no-browser: only print the address. So it stays out of the list of processes on a shared machine.
+    text
+        For --export: a text file to show beside the examples.
+    export
+        Write the page with the examples and --text as one file that needs no server, for a teacher's site.
+    """
+    if not models:
+        raise OptionError(
+            "explore needs a model.", remedy="elman explore MODEL…, for instance: elman explore runs/lstm"
+        )
+    if not 0 <= port <= 65535:
+        raise OptionError(f"--port {port} is no port.", remedy="give 1 to 65535, or 0 for a free one.")
+    named = short_names(list(dict.fromkeys(models)))
+    if export is not None:
+        _export(named, export, text, state)
+        return
+    if text is not None:
+        raise OptionError("--text belongs to --export.", remedy="type or paste the text into the page.")
+    _require_web()
+    with TemporaryDirectory(prefix="elman-explore-") as folder:
+        order = {
+            "models": [[label, path] for path, label in named.items()],
+            "folder": folder,
+            "reference": None
+            if reference is None
+            else _write_reference(reference, Path(folder) / "reference.txt"),
+            "state": state,
+        }
+        with _tidy_end():
+            asyncio.run(_serve(order, port, browser))
+
+
+async def _serve(order: dict[str, Any], port: int, browser: bool) -> None:
+    from elman.explore.access import new_token
+    from elman.explore.presets import PRESETS
+    from elman.explore.questions import CHARACTERS, DETAIL, TOP
+    from elman.explore.server import HOST, Page, make_app, require_port, serve
+    from elman.explore.work import Work
+
+    await require_port(port)
+    page, token = Page.load(), new_token()
+    async with AsyncExitStack() as stack:
+        with progress() as display:
+            task = display.add_task("starting", total=None, rate="")
+
+            def report(doing: str, done: int, total: int) -> None:
+                display.update(task, description=doing, completed=done, total=total or None)
+
+            work = await stack.enter_async_context(Work(order, progress=report))
+        limits = {"characters": CHARACTERS, "detail": DETAIL, "top": TOP}
+        about = {**work.facts, "presets": PRESETS, "state": order["state"], "limits": limits}
+
+        def listening(port: int) -> None:
+            address = f"http://{HOST}:{port}/?token={token}"
+            print(address, flush=True)
+            messages.print("Open this address in your browser. Ctrl-C ends it.")
+            if browser and _has_display():  # without, it would be a browser in this terminal
+                Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+
+        await serve(make_app(work, page, about, token), work, port, listening)
+
+
+def _has_display() -> bool:
+    return sys.platform in ("darwin", "win32") or bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys())
+
+
+@contextmanager
+def _tidy_end() -> Iterator[None]:
+    """SIGTERM, and SIGHUP of a terminal that is closed, end us as Ctrl-C does: nothing of ours is left."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    usual = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]  # nohup ignores one
+    for number in usual:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in usual:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _require_web() -> None:
+    missing = [name for name in ("litestar", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise OptionError(
+            f"the page needs {' and '.join(missing)}: not installed.", remedy="pip install 'elman[web]'"
+        )
+
+
+def _write_reference(source: str, path: Path) -> list[str]:
+    """The text to search, into a file; what it is called, and where it is."""
+    from elman.text.sources import find_corpus
+
+    found = find_corpus(source)
+    whole = len(found.parts) == 1
+    with path.open("wb") as file:
+        for block in found.parts[0 if whole else 1](None):
+            file.write(block)
+            if file.tell() > REFERENCE_BYTES:
+                break
+    return [Path(source).name if whole else f"{Path(source).name} valid", str(path)]
+
+
+def _export(named: dict[str, str], path: Path, text: Path | None, state: Literal["carry", "reset"]) -> None:
+    """The page with the traces of the examples, and of `text`, inside."""
+    from elman.checkpoint import load_model
+    from elman.explore.answers import Explorer
+    from elman.explore.export import static_page
+    from elman.explore.presets import PRESETS
+
+    texts = [{"title": preset["title"], "text": preset["text"]} for preset in PRESETS]
+    if text is not None:
+        texts.insert(0, {"title": text.name, "text": _short_text(text)})
+    explorer = Explorer({label: load_model(name) for name, label in named.items()})
+    with progress() as display:
+        task = display.add_task("tracing", total=len(texts), rate="")
+        traced = []
+        for place, each in enumerate(texts):
+            traces = {
+                key: explorer.full_trace(key, each["text"].split("\n"), state) for key in explorer.models
+            }
+            traced.append({"id": f"t{place}", **each, "traces": traces})
+            display.update(task, advance=1)
+    document = {"format": "elman-explore", "version": 1, "models": explorer.cards}
+    page = static_page(document | {"presets": PRESETS, "texts": traced}, title=" · ".join(named.values()))
+    path.write_text(page, encoding="utf-8")
+    messages.print(f"{path}: {len(page) / 1e6:.1f} MB, opens in any browser, without a server or a network.")
+
+
+def _short_text(path: Path) -> str:
+    """A text file that the page can hold."""
+    from elman.explore.questions import CHARACTERS
+    from elman.text.reading import open_lines
+
+    if not path.exists():
+        raise TextError(f"{path} does not exist.", remedy="give a text file.")
+    text = "\n".join(line.decode() for line in open_lines(path))
+    if not 0 < len(text) <= CHARACTERS:
+        raise TextError(
+            f"{path} has {len(text):,} characters.", remedy=f"give a text of 1 to {CHARACTERS:,} characters."
+        )
+    return text
