@@ -8,7 +8,7 @@ from typing import NoReturn
 
 VERBS = (
     *("data", "train", "evaluate", "compare", "generate", "mix", "inspect"),
-    *("memory", "gates", "connectivity", "units"),
+    *("memory", "gates", "connectivity", "units", "trace"),
     *("explore", "export", "bench"),
 )
 """The verb modules, in the order of the help page; each registers its commands on import."""

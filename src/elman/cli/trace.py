@@ -1,0 +1,150 @@
+"""`elman trace`: what a model expected at every token and what went on inside, as a table, JSON or a page.
+
+Not here: what is computed (trace.py, tracing/), the page (explore/).
+"""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from elman.cli.app import Json, app, examples, messages
+from elman.cli.memory import short_names
+from elman.errors import OptionError, TextError
+
+if TYPE_CHECKING:
+    from elman.language_model import LanguageModel, StatePolicy
+    from elman.tracing.document import Trace
+
+EXAMPLES = examples(
+    'echo "we the people" | elman trace runs/lstm -',
+    "elman trace runs/lstm speech.txt --json > speech.json",
+    "elman trace runs/rnn runs/gru runs/lstm speech.txt --html speech.html",
+)
+
+
+@app.command(name="trace", help_epilogue=EXAMPLES)
+def trace_command(
+    *models_and_text: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    state: Literal["carry", "reset"] = "carry",
+    first: int = 0,
+    last: int | None = None,
+    top: int = 10,
+    detail: bool = True,
+    html: Path | None = None,
+    json: Json = False,
+) -> None:
+    """What a model expected at every token; with --json or --html also every gate, state and gradient.
+
+    The table has the surprisal of each token in bits, its rank among all tokens, and what was likelier. The
+    JSON (format elman-trace) adds, for recurrent models, all gates and states of each layer and the norms of
+    ∂L_t/∂h_s, the gradient of every token's loss at every earlier state. The page shows all of it.
+
+    Parameters
+    ----------
+    models_and_text
+        MODEL… TEXT: model folders, training runs or .arpa files, then a text file or - for standard input.
+    state
+        carry: the text is one document. reset: each sentence starts afresh, as an n-gram sees it.
+    first, last
+        Tokens of the text to trace, from 0; --last is left out. Gates and gradients: at most 200 tokens.
+    top
+        How many of the likeliest next tokens are listed.
+    detail
+        --no-detail: neither gates nor gradients, so that a text may be as long as you like.
+    html
+        Write a page that opens in any browser, without a server or a network: the whole text, with gates and
+        gradients of its first 200 tokens.
+    json
+        One JSON document; of several models, a list with one for each.
+    """
+    from elman.checkpoint import load_model
+    from elman.trace import TraceOptions, trace
+
+    for name in models_and_text:
+        if name.startswith("-") and name != "-":
+            raise OptionError(f"unknown option: {name}.", remedy="elman trace --help lists the options.")
+    if len(models_and_text) < 2:
+        raise OptionError(
+            "trace needs a model and a text.",
+            remedy="elman trace MODEL TEXT, for instance: elman trace runs/lstm speech.txt",
+        )
+    if html is not None and not html.parent.is_dir():
+        raise OptionError(f"{html} cannot be written: there is no folder {html.parent}.", remedy="make it.")
+    *given, source = models_and_text
+    names = list(dict.fromkeys(given))
+    lines = _lines(source)
+    models = {label: load_model(name) for name, label in short_names(names).items()}
+    if html is not None:
+        if first or last is not None:
+            raise OptionError(
+                "--first and --last choose rows of the table and of --json; a page shows the whole text.",
+                remedy="give a shorter text: `head`, for instance.",
+            )
+        _write_page(models, source, lines, state, html)
+    inside = detail and json
+    options = TraceOptions(top=top, state=state, first=first, last=last, gates=inside, gradients=inside)
+    traces = (trace(model, lines, name=name, options=options) for name, model in models.items())
+    if json:
+        documents = [found.as_json() for found in traces]
+        _emit(documents[0] if len(documents) == 1 else documents)
+    elif html is None:
+        for found in traces:
+            _print(found)
+
+
+def _write_page(
+    models: dict[str, LanguageModel], source: str, lines: list[str], state: StatePolicy, path: Path
+) -> None:
+    from elman.explore.answers import Explorer
+    from elman.explore.export import static_page
+
+    explorer = Explorer(models)
+    traces = {key: explorer.full_trace(key, lines, state) for key in explorer.models}
+    title = "standard input" if source == "-" else Path(source).name
+    text = {"id": "t0", "title": title, "text": "\n".join(lines), "traces": traces}
+    document = {"format": "elman-explore", "version": 1, "models": explorer.cards, "presets": []}
+    page = static_page(document | {"texts": [text]}, title=title)
+    path.write_text(page, encoding="utf-8")
+    messages.print(f"{path}: {len(page) / 1e6:.1f} MB, opens in any browser, without a server or a network.")
+
+
+def _lines(source: str) -> list[str]:
+    from elman.text.reading import open_lines
+
+    if source != "-" and not Path(source).exists():
+        raise TextError(
+            f"{source} does not exist.",
+            remedy=f'give a text file, or the text itself: echo "{source}" | elman trace MODEL -',
+        )
+    return [line.decode() for line in open_lines("-" if source == "-" else Path(source))]
+
+
+def _emit(document: object) -> None:
+    """One JSON document without blanks: a trace is mostly numbers, half a million of them."""
+    from elman.cli.app import _finite
+
+    text = json_module.dumps(_finite(document), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    sys.stdout.write(text + "\n")
+
+
+def _print(found: Trace) -> None:
+    """Place, token, bits, rank and the three likeliest, in columns."""
+    print(
+        f"{found.model['name']}: tokens {found.first} to {found.first + len(found.rows)} of {found.total}\n"
+    )
+    width = max(5, *(len(row.event.token) for row in found.rows))
+    print(f"{'':>5}  {'token':<{width}}  {'bits':>6}  {'rank':>6}  likeliest")
+    for place, row in enumerate(found.rows, start=found.first):
+        likeliest = "  ".join(f"{token} {100 * p:.1f} %" for token, p in row.top[:3])
+        shown = row.event.token + ("" if not row.event.unknown else "*")
+        print(f"{place:>5}  {shown:<{width}}  {row.event.bits:>6.2f}  {row.rank:>6,}  {likeliest}")
+    bits = sum(row.event.bits for row in found.rows)
+    print(f"\n{bits:,.1f} bits, perplexity {2 ** (bits / len(found.rows)):,.1f}, state={found.state}")
+    if any(row.event.unknown for row in found.rows):
+        print("* not in the vocabulary: scored as <unk>")
+    print()
