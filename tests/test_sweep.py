@@ -128,7 +128,7 @@ def test_scaling_gives_every_gate_and_layer_the_radius() -> None:
             assert float(torch.linalg.eigvals(block).abs().max()) == pytest.approx(0.7)
 
 
-def test_at_initialization_everything_vanishes() -> None:
+def test_at_initialization_everything_vanishes_and_an_open_gate_holds_it_up() -> None:
     small = SweepOptions(hidden_size=50, lags=40, sequences=2)
     found = list(at_initialization(small))
     assert [p.cell for p in found] == list(small.cells)
@@ -136,6 +136,16 @@ def test_at_initialization_everything_vanishes() -> None:
         assert point.rate.slope.value < -0.1
         assert point.curve[0] == 0
         assert len(point.curve) == 41
+    biased = [(p.cell, p.gate_bias, p.rate.slope.value) for p in at_initialization(small, (0.0, 3.0))]
+    assert [each[:2] for each in biased] == [
+        ("rnn_tanh", 0.0),
+        ("gru", 0.0),
+        ("gru", 3.0),
+        ("lstm", 0.0),
+        ("lstm", 3.0),
+    ]
+    assert [slope for _, bias, slope in biased if bias == 0] == [p.rate.slope.value for p in found]
+    assert all(slope > -0.1 for _, bias, slope in biased if bias == 3)
 
 
 def test_the_same_seed_gives_the_same_points_and_json_holds_them() -> None:

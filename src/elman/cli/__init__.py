@@ -8,7 +8,7 @@ from typing import NoReturn
 
 VERBS = (
     *("data", "train", "evaluate", "compare", "generate", "mix", "inspect"),
-    *("memory", "gates", "connectivity", "units", "trace"),
+    *("memory", "gates", "connectivity", "units", "trace", "gradients"),
     *("explore", "export", "bench"),
 )
 """The verb modules, in the order of the help page; each registers its commands on import."""

@@ -12,7 +12,7 @@ T steps, B sequences, H units and inputs, K largest lag. Logarithms in nats.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -72,7 +72,7 @@ class SweepOptions:
 
 @dataclass(frozen=True)
 class Growth:
-    """cell, radius, inputs  what was drawn; radius: the largest of the gates' blocks of U
+    """cell, radius, inputs, gate_bias  what was drawn; radius: the largest of the gates' blocks of U
     norm    of U, the largest spectral norm of a gate's block: Pascanu's bound on a simple RNN's growth
     curve   [K+1] mean logarithm of |∂L/∂h_{T-k}| over that at lag 0
     rate    the line through it, without the first tenth: nats a step
@@ -84,6 +84,7 @@ class Growth:
     cell: Cell
     radius: float
     inputs: float
+    gate_bias: float
     norm: float
     curve: Floats
     rate: Decay
@@ -122,29 +123,40 @@ def sweep(options: SweepOptions | None = None, progress: Progress | None = None)
                     progress(done, work)
 
 
-def at_initialization(options: SweepOptions | None = None, scale: float = 0.1) -> Iterator[Growth]:
+def at_initialization(
+    options: SweepOptions | None = None, gate_biases: Sequence[float] = (), scale: float = 0.1
+) -> Iterator[Growth]:
     """Every cell as a language model begins: each parameter, biases too, and the input, which an embedding
-    is, from U(-scale, scale) (Zaremba et al. 2014), not rescaled."""
+    is, from U(-scale, scale) (Zaremba et al. 2014), not rescaled; gated cells with every gate bias (none:
+    that of the options) added, as Gers et al. (2000) and Jozefowicz et al. (2015) do.
+    """
     o = options or SweepOptions()
     for cell in o.cells:
-        module, random = _module(cell, o), torch.Generator().manual_seed(o.seed)
-        with torch.no_grad():
-            for parameter in module.parameters():
-                parameter.uniform_(-scale, scale, generator=random)
-            _open(module, o.gate_bias)
-        theory = math.log(max(_blocks(module, spectral_radius))) if cell == "rnn_relu" else None
-        deviation = scale / math.sqrt(3)
-        yield measure(
-            cell, module, deviation, o, math.log(radius_at_rest(module)) if theory is None else theory
-        )
+        gated = cell in ("gru", "lstm")
+        for bias in (gate_biases or (o.gate_bias,)) if gated else (0.0,):
+            module, random = _module(cell, o), torch.Generator().manual_seed(o.seed)
+            with torch.no_grad():
+                for parameter in module.parameters():
+                    parameter.uniform_(-scale, scale, generator=random)
+                _open(module, bias)
+            found = measure(cell, module, scale / math.sqrt(3), o, _theory(cell, module))
+            yield replace(found, gate_bias=bias)
 
 
 def measure(cell: Cell, module: nn.RNNBase, inputs: float, o: SweepOptions, theory: float) -> Growth:
-    """Gradients through one recurrence that reads Gaussian noise of the standard deviation `inputs`."""
+    """Gradients through one recurrence that reads Gaussian noise of the standard deviation `inputs`.
+
+    Before the steps that are measured it reads half as many, so that the zeros it starts from are forgotten.
+    """
     random = torch.Generator().manual_seed(o.seed + 1)
-    shape = o.lags + 1, o.sequences, o.hidden_size
-    x, errors = (torch.randn(shape, generator=random, dtype=torch.float64) for _ in range(2))
-    unrolled = unroll(module, x * inputs)
+    steps, shape = o.lags + 1, (o.sequences, o.hidden_size)
+    before, x, errors = (
+        torch.randn(count, *shape, generator=random, dtype=torch.float64)
+        for count in (o.lags // 2, steps, steps)
+    )
+    with torch.no_grad():
+        _, state = module(before * inputs)
+    unrolled = unroll(module, x * inputs, state if isinstance(state, tuple) else (state,))
     errors = errors / errors.norm(dim=2, keepdim=True)
     norms = last_step_norms(unrolled, errors[-1])
     curve = mean_log(norms)
@@ -153,6 +165,7 @@ def measure(cell: Cell, module: nn.RNNBase, inputs: float, o: SweepOptions, theo
         cell=cell,
         radius=max(_blocks(module, spectral_radius)),
         inputs=inputs,
+        gate_bias=o.gate_bias if cell in ("gru", "lstm") else 0.0,
         norm=max(_blocks(module, lambda u: float(torch.linalg.matrix_norm(u, 2)))),
         curve=curve - curve[0],
         rate=decay(norms, max(1, o.lags // 10), o.lags),
