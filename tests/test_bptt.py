@@ -8,16 +8,19 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import elman
-from agreement import CELLS
+from agreement import CELLS, Case
 from elman.errors import OptionError
 from elman.gradients import bptt as home
 from elman.gradients.bptt import SequenceGradients, Window, bptt, truncated_bptt, windows
 from elman.gradients.unrolling import Unrolled, unroll
 from elman.text.corpus import Text
 from elman.text.windows import carried_windows
+from strategies import QUICK, shapes
 from test_vanishing import EXACT, B, H, T, by_autograd, drawn, stack
 
 Found = dict[str, Tensor]
@@ -216,3 +219,31 @@ def test_elmans_own_module_trains_the_same_way() -> None:
     (output * doutput).sum().backward()
     for name, gradient in bptt(unroll(module, x, state), doutput).named().items():
         assert torch.allclose(gradient, module.get_parameter(name).grad, rtol=0, atol=EXACT), name
+
+
+@QUICK
+@given(
+    cell=st.sampled_from(CELLS),
+    layers=st.integers(1, 3),
+    bias=st.booleans(),
+    sizes=shapes(),
+    k=st.integers(1, 9),
+)
+def test_any_module_of_torch_of_any_size(
+    cell: str, layers: int, bias: bool, sizes: dict[str, int], k: int
+) -> None:
+    """Full BPTT is autograd's; windows of k that of a loop that detaches the state it hands on."""
+    torch.manual_seed(sum(sizes.values()))
+    module = Case(cell, layers=layers, bias=bias, **sizes).module(nn, torch.float64)
+    x = torch.randn(sizes["T"], sizes["B"], sizes["D"], dtype=torch.float64)
+    doutput = torch.randn(sizes["T"], sizes["B"], sizes["H"], dtype=torch.float64)
+    unrolled = unroll(module, x)
+    for length, mine in ((sizes["T"], bptt(unrolled, doutput)), (k, truncated_bptt(unrolled, doutput, k))):
+        module.zero_grad()
+        state = None
+        for part, gradient in zip(x.split(length), doutput.split(length), strict=True):
+            output, state = module(part, state)
+            (output * gradient).sum().backward()
+            state = tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
+        for name, gradient in mine.named().items():
+            assert torch.allclose(gradient, module.get_parameter(name).grad, rtol=0, atol=EXACT), name
