@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from elman.cli.gradients_display import ALL_PARAMETERS, NAMES, started
 
 if TYPE_CHECKING:
@@ -24,6 +22,8 @@ STYLES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 
 def draw_sweep(o: SweepOptions, first: Sequence[Growth], points: Sequence[Growth], path: Path) -> None:
     """Norm against lag at initialization; growth against spectral radius; one step clipped."""
+    import numpy as np
+
     figure, (lag, growth, clipping) = _panels()
     colour = {cell: COLOURS[place % len(COLOURS)] for place, cell in enumerate(o.cells)}
     biases = sorted({p.gate_bias for p in first})
@@ -77,6 +77,8 @@ def _styles(axes: Any, inputs: Sequence[float]) -> None:
 
 def draw_flows(found: dict[str, GradientFlow], path: Path) -> None:
     """Norm against lag in the last layer; truncation bias; largest singular value of Jacobian products."""
+    import numpy as np
+
     figure, (lag, cut, spectrum) = _panels()
     for place, (name, flow) in enumerate(found.items()):
         colour = COLOURS[place % len(COLOURS)]
