@@ -248,6 +248,7 @@ def test_the_heatmap_by_mouse_and_keys(page: Any) -> None:
 def test_the_conveyor_adds_up(page: Any, model: str, keep: str | None) -> None:
     go(page, f"view=conveyor&preset=belt&model={model}&unit=3&beside=none")
     page.click("#panel-conveyor summary")
+    page.wait_for_selector("#panel-conveyor tbody tr")
     rows = page.locator("#panel-conveyor tbody tr").all_inner_texts()
     layer = trace_of("belt", model)["layers"][0]
     part = "c" if model == "m0" else "h"
@@ -290,6 +291,7 @@ def test_gradients_of_three_cells_side_by_side(page: Any) -> None:
         "LSTM |∂L/∂c|", "GRU |∂L/∂h|", "RNN |∂L/∂h|",
     ]  # fmt: skip
     page.click("#panel-gradients summary")
+    page.wait_for_selector("#panel-gradients details tbody tr")
     rows = [row.split("\t") for row in page.locator("#panel-gradients details tbody tr").all_inner_texts()]
     for column, (model, part) in enumerate((("m0", "c"), ("m1", "h"), ("m2", "h")), start=1):
         triangle = trace_of("far", model)["gradients"]["layers"][0][part]

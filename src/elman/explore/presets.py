@@ -30,8 +30,8 @@ PRESETS: tuple[Preset, ...] = (
         "freedom and for together we peace work will .",
         "view": "surprisal",
         "token": 12,
-        "note": "Both lines have the same words. In order they cost all our models between 3 and 4 bits a "
-        "word, out of order about twice as much: most of what a model knows is what may follow what.",
+        "note": "Both lines have the same words. In order they cost the models of Elman's README between 3 "
+        "and 4 bits a word, out of order twice as much: most of what a model knows is what may follow what.",
     },
     {
         "id": "not-only",
@@ -39,8 +39,8 @@ PRESETS: tuple[Preset, ...] = (
         "text": "it is not only a matter of money , but also a matter of justice .",
         "view": "nextword",
         "token": 9,
-        "note": "“not only” stands six words before “but”. Our LSTM and GRU had “but” as their first guess; "
-        "for the n-gram, which sees four words, it was the fifth, at 3 %.",
+        "note": "“not only” stands six words before “but”. For the LSTM and the GRU of Elman's README “but” "
+        "was the first guess; for their 5-gram, which sees four words, the fifth, at 3 %.",
     },
     {
         "id": "again",
@@ -90,7 +90,7 @@ PRESETS: tuple[Preset, ...] = (
         "view": "memory",
         "token": 10,
         "range": (10, 13),
-        "note": "Which units stay on over “300 billion on”? In speeches that our models never saw, nearly "
-        "all the places found for them were other sums of money.",
+        "note": "Which units stay on over “300 billion on”? For the models of Elman's README nearly all "
+        "the places found, in speeches that they never saw, were other sums of money.",
     },
 )

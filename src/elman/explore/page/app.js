@@ -163,10 +163,11 @@
       all = [...cards.keys()];
     const models = (found.models || []).filter((id) => cards.has(id));
     if (!models.length) {
-      // three that can be looked into, and the last of the others: of n-grams the longest is given last
+      // three that can be looked into, and an n-gram (of several the longest is usually given last) or another
       const recurrent = all.filter((id) => Elman.isRecurrent(cards.get(id)));
       const others = all.filter((id) => !recurrent.includes(id));
-      models.push(...recurrent.slice(0, 3), ...others.slice(-1));
+      const ngrams = others.filter((id) => cards.get(id).kind === "ngram");
+      models.push(...recurrent.slice(0, 3), ...(ngrams.length ? ngrams : others).slice(-1));
     }
     const known = presets.some((one) => one.id === found.preset);
     Object.assign(state, Elman.defaults(), found, { models, preset: known ? found.preset : "" });

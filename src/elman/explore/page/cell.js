@@ -147,7 +147,12 @@
       );
     for (const [own, x, y, anchor, key, before] of cell.numbers) {
       const shown = state(own),
-        value = key === "x" ? input : shown === "off" ? "" : Elman.number(values[key], 2);
+        value =
+          key === "x"
+            ? input
+            : shown === "off"
+              ? ""
+              : Elman.number(values[key], Math.abs(values[key]) < 0.0995 ? 3 : 2);
       if (value !== "")
         root.append(svg("text", { x, y, class: `value ${shown}`, "text-anchor": anchor }, before + value));
     }

@@ -100,6 +100,7 @@
       root.append(
         svg("path", {
           d: path,
+          "data-name": one.name,
           class: `line ${one.tint || ""}${one.dim ? " dim" : ""}${one.thin ? " thin" : ""}`,
           "stroke-dasharray": one.dash,
         })

@@ -28,7 +28,8 @@ const Elman = { views: [] };
   /* Numbers as text: a true minus sign, and digits that suit the size. */
   Elman.number = function (value, digits) {
     if (value === null || value === undefined || Number.isNaN(value)) return "–";
-    return value.toFixed(digits === undefined ? 2 : digits).replace("-", "−");
+    const text = value.toFixed(digits === undefined ? 2 : digits);
+    return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
   };
   Elman.small = function (value) {
     // for norms and probabilities, over many powers of ten
@@ -86,6 +87,9 @@ const Elman = { views: [] };
     beside: "vary",
   };
   Elman.defaults = () => ({ ...DEFAULTS });
+  Elman.setDefault = (name, value) => {
+    DEFAULTS[name] = value;
+  };
   Elman.state = Elman.defaults();
 
   Elman.fragment = function () {

@@ -75,10 +75,14 @@
       Elman.showForm();
     }
   }
+  function showText(text) {
+    byId("text").value = text;
+    byId("text").rows = Elman.clamp(text.split("\n").length, 2, 6);
+  }
   Elman.showForm = function () {
     byId("preset").value = state.preset;
     byId("policy").value = state.state;
-    if (document.activeElement !== byId("text")) byId("text").value = Elman.currentText();
+    if (document.activeElement !== byId("text")) showText(Elman.currentText());
     for (const box of byId("models").querySelectorAll("input"))
       box.checked = state.models.includes(box.value);
     const preset = Elman.data.presets.find((one) => one.id === state.preset);

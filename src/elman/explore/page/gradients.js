@@ -45,16 +45,6 @@
     panel.append(body.empty, body.drawing);
   }
 
-  /* The part whose gradient is drawn: what a model carries from word to word, or what is asked for. */
-  const partOf = (id, which) => (which !== "memory" ? which : Elman.card(id).cell === "lstm" ? "c" : "h");
-  function triangle(id, trace, which) {
-    const found = trace.gradients;
-    if (!found) return null;
-    if (which === "x") return found.x;
-    const own = found.layers[Elman.clamp(Elman.state.layer, 0, found.layers.length - 1)];
-    return own[partOf(id, which)];
-  }
-
   function update() {
     const ids = Elman.shownModels().filter((id) => Elman.isRecurrent(Elman.card(id))),
       focus = Elman.state.model;
@@ -82,7 +72,7 @@
       ],
       Elman.state.scale
     );
-    const rows = ready.map(([id, trace]) => ({ id, trace, rows: triangle(id, trace, Elman.state.norm) }));
+    const rows = ready.map(([id, trace]) => ({ id, trace, rows: Elman.triangle(id, trace) }));
     const most = Math.max(...rows.flatMap((one) => one.rows.map((row) => Math.max(...row))));
     const sizes = rows
       .flatMap((one) => one.rows.flat())
@@ -121,7 +111,7 @@
         tokens = trace.tokens,
         at = Elman.tokenIn(id, Elman.state.token) - trace.first,
         table = Elman.table("s");
-      const what = partOf(id, Elman.state.norm);
+      const what = Elman.normOf(id);
       drawn[k].title.replaceChildren(...Elman.label(id), el("small", { text: `  |∂L/∂${what}|` }));
       const pick = (row) => {
         const index = trace.first + row,

@@ -155,7 +155,7 @@
     const count = trace.layers[0].states.h.length;
     return count < trace.total
       ? `Words ${trace.first + 1} to ${trace.first + count} of ${Elman.grouped(trace.total)}: ` +
-          "the window follows the chosen word."
+          (Elman.source.typed ? "the window follows the chosen word." : "this file holds no more.")
       : "";
   }
   Elman.windowNote = windowNote;

@@ -213,9 +213,18 @@
             text: `${unit}  ${mean > 0 ? "+" : ""}${Elman.number(mean)}`,
             "aria-label": `unit ${unit}, mean ${Elman.number(mean)}`,
             onclick: () => Elman.set({ unit: unit === own ? -1 : unit }),
+            onpointerenter: () => bring(unit),
+            onpointerleave: () => bring(null),
           })
         )
     );
+  }
+
+  /* Bring the line of one unit forward while the pointer is on its button. */
+  function bring(unit) {
+    const lines = [...body.chart.querySelectorAll("path[data-name]")];
+    const known = lines.some((one) => one.dataset.name === `unit ${unit}`);
+    for (const one of lines) one.classList.toggle("behind", known && one.dataset.name !== `unit ${unit}`);
   }
 
   async function ask(question, key) {
@@ -250,28 +259,24 @@
     body.status.textContent = matches.length
       ? `${Elman.count(matches.length, "place")}${name} where these units stay on; the score is the share that do.`
       : `No other place found${name}.`;
-    body.matches.append(
+    body.matches.append(el("ol", { class: "matches" }, matches.map(line)));
+  }
+  /* A match between the words before and after it. */
+  function line({ score, start, end, tokens, from, to }) {
+    const words = (low, high) => tokens.slice(low, high).map(Elman.visible).join(" ");
+    const title = `tokens ${start} to ${end} of the reference text`;
+    return el(
+      "li",
+      { title },
+      el("span", { class: "score", text: Elman.number(score) }),
       el(
-        "ol",
-        { class: "matches" },
-        matches.map((match) =>
-          el(
-            "li",
-            {},
-            el("span", {
-              class: "score",
-              text: Elman.number(match.score),
-              title: `tokens ${match.start} to ${match.end} of the reference text`,
-            }),
-            el(
-              "span",
-              { class: "left" },
-              el("span", { text: match.tokens.slice(0, match.from).map(Elman.visible).join(" ") })
-            ),
-            el("mark", { text: match.tokens.slice(match.from, match.to).map(Elman.visible).join(" ") }),
-            el("span", { class: "right", text: match.tokens.slice(match.to).map(Elman.visible).join(" ") })
-          )
-        )
+        "span",
+        { class: "found" },
+        el("span", { class: "left" }, el("bdi", { text: words(0, from) })),
+        " ",
+        el("mark", { text: words(from, to) }),
+        " ",
+        el("span", { class: "right", text: words(to) })
       )
     );
   }

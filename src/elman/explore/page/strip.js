@@ -50,9 +50,10 @@
 
   /* The class that colours each row, and the legend, for the colouring that is chosen. */
   function colours() {
-    const { colour, model, versus, token } = Elman.state,
-      trace = Elman.focus();
-    if (colour === "difference" && Elman.data.traces[versus] && versus !== model)
+    const { colour, model, token } = Elman.state,
+      trace = Elman.focus(),
+      versus = Elman.versus();
+    if (colour === "difference" && versus)
       return [
         Elman.gaps(model, versus).map(Elman.gapClass),
         Elman.legends.gap(Elman.name(model), Elman.name(versus)),
@@ -75,7 +76,7 @@
         const label = `unit ${unit} of ${part}, layer ${at + 1}`;
         return [classes, signed ? Elman.legends.signed(label, most) : Elman.legends.gate(label)];
       }
-      const row = detail.gradients && detail.gradients.layers[at].h[token - detail.first];
+      const row = Elman.triangle(model, detail)?.[token - detail.first];
       if (row) {
         const most = Math.max(...row);
         row.forEach((norm, s) => {
@@ -177,9 +178,9 @@
 
   function switches() {
     const ids = Elman.shownModels(),
-      { colour, model, versus } = Elman.state;
+      { colour, model } = Elman.state;
     const options = ids.map((id) => [`surprisal:${id}`, Elman.name(id), Elman.tint(Elman.card(id))]);
-    const other = ids.includes(versus) && versus !== model ? versus : ids.find((id) => id !== model);
+    const other = Elman.versus();
     if (other) options.push([`difference:${other}`, `${Elman.name(model)} − ${Elman.name(other)}`]);
     against.update(
       colour === "difference" && ids.length > 2
@@ -188,7 +189,7 @@
       other
     );
     if (Elman.isRecurrent(Elman.card(model)))
-      options.push([`unit:${model}`, "a unit"], [`gradient:${model}`, "gradient"]);
+      options.push([`unit:${model}`, "a unit"], [`gradient:${model}`, "gradient back"]);
     const value = `${colour}:${colour === "difference" ? other : model}`;
     Elman.radios(Elman.byId("colouring"), "Colour the words by", options, value, function (chosen) {
       const [kind, id] = chosen.split(":");

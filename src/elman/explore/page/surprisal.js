@@ -27,10 +27,12 @@
     const scale = window.devicePixelRatio || 1,
       context = canvas.getContext("2d");
     const match = id === Elman.state.model ? null : Elman.align(Elman.state.model, id);
+    // a token that begins in an earlier word of the focus has been drawn there
+    const bitsAt = (place, token) => (trace.tokens[place].start < token.start ? 0 : trace.tokens[place].bits);
     const bits = focus.tokens.map((token, row) =>
       match
         ? match[row].rows.length
-          ? match[row].rows.reduce((sum, place) => sum + trace.tokens[place].bits, 0)
+          ? match[row].rows.reduce((sum, place) => sum + bitsAt(place, token), 0)
           : 0
         : token.bits
     );
@@ -110,7 +112,7 @@
       );
     body.words.replaceChildren(under);
     sums(ids);
-    differences(ids);
+    differences();
     Elman.numbers(body.numbers, "Surprisal of each word, in bits", ["word", ...ids.map(Elman.name)], () =>
       focus.tokens.map((token, row) => [
         Elman.shown(token),
@@ -137,9 +139,9 @@
     body.sums.replaceChildren(el("h3", { text: "On this text" }), Elman.sheet("On this text", head, rows));
   }
 
-  function differences(ids) {
-    const { model, versus } = Elman.state,
-      other = ids.includes(versus) && versus !== model ? versus : ids.find((id) => id !== model);
+  function differences() {
+    const { model } = Elman.state,
+      other = Elman.versus();
     if (!other) {
       body.gaps.replaceChildren(
         el("h3", { text: "Where two models differ" }),

@@ -19,6 +19,7 @@
   Elman.loadModels = async function () {
     const told = await Elman.source.models();
     data.cards = new Map(told.models.map((card) => [card.id, card]));
+    if (told.state) Elman.setDefault("state", told.state); // what the program was started with
     Object.assign(data, {
       presets: told.presets || [],
       reference: told.reference,
@@ -150,6 +151,12 @@
   };
   const ends = (token) => token.token === "</s>";
 
+  /* The model that the one in focus is compared with: the chosen one, else the first other. */
+  Elman.versus = function () {
+    const ids = Elman.shownModels(),
+      { model, versus } = Elman.state;
+    return ids.includes(versus) && versus !== model ? versus : ids.find((id) => id !== model);
+  };
   /* The place, among the tokens of model `id`, of a token of the model in focus. */
   Elman.tokenIn = function (id, index) {
     const focus = Elman.focus(),
@@ -189,6 +196,19 @@
   Elman.partOf = function (layer) {
     const parts = Elman.partsOf(layer);
     return parts.includes(Elman.state.part) ? Elman.state.part : parts[0];
+  };
+  /* The part whose gradient is meant: by default what a model carries from word to word. */
+  Elman.normOf = (id) => {
+    const { norm } = Elman.state;
+    if (norm !== "memory") return norm;
+    return Elman.card(id).cell === "lstm" ? "c" : "h";
+  };
+  /* Its norms, row t with t + 1 numbers; null where the trace has none. */
+  Elman.triangle = function (id, trace) {
+    const found = trace.gradients,
+      part = Elman.normOf(id);
+    if (!found || part === "x") return found && found.x;
+    return found.layers[Elman.clamp(Elman.state.layer, 0, found.layers.length - 1)][part];
   };
   Elman.memoryOf = (layer) => (layer.states.c ? "c" : "h"); // what is carried from step to step
 
