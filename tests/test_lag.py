@@ -135,3 +135,21 @@ def test_mistakes() -> None:
     for first, last in ((3, 3), (-1, 2), (0, 9)):
         with pytest.raises(OptionError, match="no line goes through"):
             decay(made(2, 2, 8), first, last)
+
+
+def test_the_example_of_the_package_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    from elman import gradients
+    from elman.gradients.bptt import truncated_bptt
+    from elman.gradients.jacobians import jacobian, spectral_radius
+
+    example = [line[4:] for line in str(gradients.__doc__).splitlines() if line.startswith("    ")]
+    names = {
+        each.__name__: each for each in (unroll, lag_norms, decay, jacobian, spectral_radius, truncated_bptt)
+    }
+    module = nn.LSTM(3, 5)
+    given = {"module": module, "x": torch.randn(130, 1, 3), "dhidden": torch.randn(130, 5)}
+    exec("\n".join(example), names | given)
+    half_life, radius, norm = capsys.readouterr().out.splitlines()
+    assert half_life.startswith("Estimate(value=")
+    assert float(radius) < 1
+    assert norm.startswith("tensor(")

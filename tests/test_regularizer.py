@@ -11,8 +11,11 @@ from torch import Tensor, nn
 
 from elman.errors import OptionError
 from elman.gradients import regularizer as home
+from elman.gradients.reading import read_back
 from elman.gradients.regularizer import add_omega, omega
 from elman.gradients.unrolling import Unrolled, unroll
+from elman.neural.recurrent import RecurrentConfig, RecurrentModel
+from neural_oracle import WORDS, vocabulary
 from test_vanishing import B, D, H, T, drawn, stack
 
 
@@ -167,3 +170,25 @@ def test_gated_cells_are_refused() -> None:
     module = stack("lstm", 1)
     with pytest.raises(OptionError, match="simple RNNs"):
         omega(unroll(module, torch.randn(T, B, D)), torch.randn(T, B, H))
+
+
+def test_a_language_model_is_regularized_by_what_read_back_gives() -> None:
+    torch.manual_seed(1)
+    config = RecurrentConfig(cell="rnn", embedding_size=3, hidden_size=5, num_layers=2, init_scale=0.5)
+    model = RecurrentModel(vocabulary(13), WORDS, config)
+    ids = torch.randint(0, 13, (T + 1, B))
+    nats, _ = model.token_nats(ids, model.start(B))
+    nats.sum().backward()
+    before = {name: p.grad.clone() for name, p in model.named_parameters()}
+    reading = read_back(model, ids)
+    value = add_omega(model.recurrence, reading.embedded, reading.dhidden, 0.5)
+    expected = omega(reading.unrolled, reading.dhidden)
+    assert value == expected.value > 0
+    for name, parameter in model.named_parameters():
+        change = parameter.grad - before[name]
+        layer = "recurrence.weight_hh_l"
+        if name.startswith(layer):
+            assert torch.allclose(change, 0.5 * expected.dweight_hh[int(name[-1])], atol=1e-5)
+            assert float(change.abs().max()) > 1e-3
+        else:
+            assert not change.any()
