@@ -91,8 +91,12 @@ class _Channel:
 
 
 def main() -> None:
+    import torch
+
     from elman.explore.answers import load
 
+    # a step of one text is too little to share: beside a busy browser two threads wait for each other
+    torch.set_num_threads(1)
     run(load)
 
 

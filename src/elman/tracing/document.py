@@ -141,10 +141,11 @@ def _parameters(model: object) -> int | None:
     return sum(array.numel() for array in arrays if array.is_floating_point() or array.dtype == torch.int8)
 
 
-def _digits(value: float, digits: int) -> float:
-    return float(f"{value:.{digits}g}") if math.isfinite(value) else value
+def _digits(value: float, digits: int) -> float | None:
+    """None for what JSON cannot hold: a gradient that exploded."""
+    return float(f"{value:.{digits}g}") if math.isfinite(value) else None
 
 
-def _triangular(norms: Array) -> list[list[float]]:
+def _triangular(norms: Array) -> list[list[float | None]]:
     """Row t cut after its t + 1 entries, with three digits each."""
     return [[_digits(norm, 3) for norm in row[: t + 1]] for t, row in enumerate(norms.tolist())]
