@@ -41,7 +41,7 @@ format: .venv/test.stamp
 
 .venv/compare.stamp: .venv/bin/pip pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
 	@echo "Installing Elman and PyTorch into .venv (once; the first time takes a minute or more) ..."
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[data]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[data,web]'
 	@$(KERNELS)
 	@touch $@
 

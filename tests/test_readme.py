@@ -54,8 +54,9 @@ def test_every_verb_of_the_readme_exists_and_every_verb_is_in_the_readme() -> No
     from elman.cli import VERBS
 
     named = set(re.findall(r"\belman ([a-z]+)\b", "".join(re.findall(r"```\n(.*?)```", README, re.DOTALL))))
+    inside = set(re.findall(r"\belman memory ([a-z]+) ", README)) & set(VERBS)
     groups = {"score": "evaluate"}
-    assert {groups.get(name, name) for name in named} == set(VERBS)
+    assert {groups.get(name, name) for name in named} | inside == set(VERBS)
 
 
 def test_the_version_is_the_newest_of_the_changelog() -> None:
