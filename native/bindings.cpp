@@ -220,11 +220,9 @@ std::vector<elman::NgramTable> orders(const Tables& tables) {
     return found;
 }
 
-void ngram_score(const Tables& tables, long vocabulary_size, Address stream, long places, long batch, Address log10,
-                 Address matched, int threads) {
-    nb::gil_scoped_release free;
-    elman::ngram_score(orders(tables).data(), static_cast<int>(tables.size()), vocabulary_size,
-                       at<const int64_t>(stream), places, batch, at<double>(log10), at<int64_t>(matched), threads);
+// rows: begin, end, batch; to: scores, matched or 0.
+elman::NgramEvents events_of(Address ids, std::array<int64_t, 3> rows, double scale, std::pair<Address, Address> to) {
+    return {at<const int32_t>(ids), rows[0], rows[1], rows[2], scale, at<double>(to.first), at<int64_t>(to.second)};
 }
 
 // (the next row, bytes written)
@@ -282,19 +280,21 @@ NB_MODULE(_native, m) {
         .def("estimate", &Ngrams::estimate, "n"_a, "discount"_a, "first"_a, "keys"_a, "log10_prob"_a,
              "log10_backoff"_a);
     m.def("ngram_children", &ngram_children, "keys"_a, "rows"_a, "contexts"_a, "vocabulary_size"_a, "children"_a);
-    m.def("ngram_score", &ngram_score, "tables"_a, "vocabulary_size"_a, "stream"_a, "places"_a, "batch"_a, "log10"_a,
-          "matched"_a, "threads"_a);
+    m.def("ngram_score", [](const Tables& tables, long size, Address ids, std::array<int64_t, 3> rows, double scale,
+                            std::pair<Address, Address> to, int threads) {
+        elman::ngram_score(orders(tables).data(), static_cast<int>(tables.size()), size,
+                           events_of(ids, rows, scale, to), threads);
+    }, nb::call_guard<nb::gil_scoped_release>());
     nb::class_<elman::NgramIndex>(m, "NgramIndex")
         .def("__init__", [](elman::NgramIndex* to, const Tables& tables, const std::vector<int64_t>& rows, long size) {
             nb::gil_scoped_release free;
             new (to) elman::NgramIndex(orders(tables).data(), rows.data(), static_cast<int>(rows.size()), size);
         }, "tables"_a, "rows"_a, "vocabulary_size"_a)
         .def("bytes", &elman::NgramIndex::bytes)
-        .def("score", [](const elman::NgramIndex& self, Address stream, long places, long batch, Address log10,
-                         Address matched, int threads) {
-            nb::gil_scoped_release free;
-            self.score(at<const int64_t>(stream), places, batch, at<double>(log10), at<int64_t>(matched), threads);
-        }, "stream"_a, "places"_a, "batch"_a, "log10"_a, "matched"_a, "threads"_a);
+        .def("score", [](const elman::NgramIndex& self, Address ids, std::array<int64_t, 3> rows, double scale,
+                         std::pair<Address, Address> to, int threads) {
+            self.score(events_of(ids, rows, scale, to), threads);
+        }, nb::call_guard<nb::gil_scoped_release>());
     m.def("ngram_lines", &ngram_lines, "tables"_a, "n"_a, "tokens"_a, "vocabulary_size"_a, "rows"_a, "out"_a,
           "room"_a);
 }
