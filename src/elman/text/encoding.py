@@ -8,9 +8,9 @@ Not a reader (reading.py validates the bytes) and not a store (cache.py keeps th
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, repeat
-from typing import IO
+from typing import IO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,29 @@ from elman.text.vocabulary import ASCII_SPACE, EOS, UNK, Vocabulary
 
 MAX_TYPES = 5_000_000
 """Different tokens that are counted at most: about a gigabyte of table."""
+
+
+class WordTable(Protocol):
+    """Words and their numbers, in compiled code."""
+
+    def __len__(self) -> int: ...
+
+    def tokens(self) -> list[str]:
+        """By number."""
+        ...
+
+    def encode(
+        self, block: bytes, grow: bool
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+        """Whole lines of words → ids, and of each line words and bytes, as `Encoder._add_words` gives them.
+
+        grow  a new word gets the next number; else it is unknown
+        """
+        ...
+
+
+compiled: Callable[[Sequence[str]], WordTable] | None = None
+"""Tokens → a table of them. kernels/native.py puts it here when the kernels are loaded."""
 
 _IS_SPACE = np.zeros(256, dtype=bool)
 _IS_SPACE[[ord(space) for space in ASCII_SPACE]] = True
@@ -41,6 +64,9 @@ class Encoder:
         self.begin("the text")
         tokens = (UNK, EOS) if vocabulary is None else vocabulary.tokens
         as_bytes = isinstance(tokenizer, Words)
+        self._words = compiled(tokens) if as_bytes and compiled is not None else None
+        if self._words is not None:
+            tokens = ()
         self._table: dict[str | bytes, int] = {
             token.encode() if as_bytes else token: at for at, token in enumerate(tokens)
         }
@@ -66,7 +92,8 @@ class Encoder:
         self._line += block.count(b"\n")
         self.events += len(ids)
         self._sink.write(ids.astype("<i4", copy=False).data)
-        if len(self._table) > MAX_TYPES and self.vocabulary is None:
+        types = len(self._table if self._words is None else self._words)
+        if types > MAX_TYPES and self.vocabulary is None:
             raise TextError(
                 f"{self.name}: more than {MAX_TYPES:,} different words before line {self._line:,}.",
                 reason="these are not words: a log, identifiers, or a language written without blanks.",
@@ -75,6 +102,8 @@ class Encoder:
 
     def tokens(self) -> list[str]:
         """The token of each number given so far."""
+        if self._words is not None:
+            return self._words.tokens()
         return [token.decode() if isinstance(token, bytes) else token for token in self._table]
 
     def _numbers(self, tokens: Sequence[str | bytes]) -> NDArray[np.int32]:
@@ -90,6 +119,10 @@ class Encoder:
         if b"<s>" in block or b"</s>" in block:
             for number, line in enumerate(block.split(b"\n"), self._line):
                 require_no_marks((word.decode() for word in line.split()), f"{self.name}, line {number}")
+        if self._words is not None:
+            ids, words_of, sizes = self._words.encode(block, self.vocabulary is None)
+            self._count(words_of, sizes)
+            return ids
         words = block.replace(b"\n", b" </s> ").split()
         ids = self._numbers(words)
         ends = np.flatnonzero(ids == Vocabulary.eos_id)
@@ -136,9 +169,9 @@ class Encoder:
                 self._count_between(len(raw.split()), len(raw) + 1)
         return self._numbers(tokens)
 
-    def _count(self, words: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
-        self.words.frombytes(words.astype(np.int32).tobytes())
-        self.bytes.frombytes(sizes.astype(np.int32).tobytes())
+    def _count(self, words: NDArray[np.integer], sizes: NDArray[np.integer]) -> None:
+        self.words.frombytes(words.astype(np.int32, copy=False).tobytes())
+        self.bytes.frombytes(sizes.astype(np.int32, copy=False).tobytes())
 
     def _count_one(self, words: int, size: int) -> None:
         self.words.append(words + self._lead_words)
