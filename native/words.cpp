@@ -13,6 +13,9 @@ static_assert(std::endian::native == std::endian::little);
 
 constexpr uint64_t ones = 0x0101010101010101u, high = ones << 7;
 
+constexpr uint64_t begin_mark = '<' | 's' << 8 | '>' << 16;
+constexpr uint64_t end_mark = '<' | '/' << 8 | 's' << 16 | uint64_t{'>'} << 24;
+
 // The next eight bytes; blanks beyond the end.
 uint64_t load(const char* from, const char* end) {
     uint64_t bytes = ones * ' ';
@@ -117,6 +120,7 @@ int64_t WordTable::encode(std::string_view text, bool grow, int32_t* ids, int32_
             while (!(space = spaces(load(at, end))));
             at += std::countr_zero(space) / 8;
         }
+        if (head == begin_mark || head == end_mark) return -1;
         int64_t number = find(head, word, at - word, grow);
         *ids++ = number < 0 ? 0 : static_cast<int32_t>(number);
         count++;

@@ -1,7 +1,7 @@
 // Words → numbers: lines of words between ASCII white space, each word looked up in a hash table.
 //
 // As `Encoder` in elman/text/encoding.py, which is the reference. Not a check of the text: that it is valid UTF-8
-// without NUL, ends with LF and holds no marks of Elman's own is known before.
+// without NUL and ends with LF is known before.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,8 @@ class WordTable {
     int64_t add(std::string_view token);
 
     // text: whole lines. ids [text.size() at most] receives the number of each word, 1 at each LF; a word that is not
-    // there is added (grow) or 0. words, bytes [lines]: how many each line has, LF a byte. Returns the number of ids.
+    // there is added (grow) or 0. words, bytes [lines]: how many each line has, LF a byte. Returns the number of ids,
+    // or -1 where a word is `<s>` or `</s>`, which no text may hold.
     int64_t encode(std::string_view text, bool grow, int32_t* ids, int32_t* words, int32_t* bytes);
 
   private:

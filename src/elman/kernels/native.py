@@ -144,14 +144,14 @@ class WordTable:
 
     def encode(
         self, block: bytes, grow: bool
-    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]] | None:
         """See `encoding.WordTable`. The block ends with LF, is UTF-8 without NUL: reading.py has checked."""
         if not block.endswith(b"\n"):
             raise ValueError("a block of lines ends with a line end")
         ids, lines = np.empty(len(block), dtype=np.int32), block.count(b"\n")
         words, sizes = np.empty(lines, dtype=np.int32), np.empty(lines, dtype=np.int32)
         count = self._kernel.encode(block, grow, (ids.ctypes.data, words.ctypes.data, sizes.ctypes.data))
-        return ids[:count], words, sizes
+        return None if count < 0 else (ids[:count], words, sizes)
 
 
 if available():

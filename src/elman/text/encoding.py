@@ -34,10 +34,11 @@ class WordTable(Protocol):
 
     def encode(
         self, block: bytes, grow: bool
-    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]] | None:
         """Whole lines of words → ids, and of each line words and bytes, as `Encoder._add_words` gives them.
 
         grow  a new word gets the next number; else it is unknown
+        None where a word is literally `<s>` or `</s>`.
         """
         ...
 
@@ -116,13 +117,12 @@ class Encoder:
         return ids
 
     def _add_words(self, block: bytes) -> NDArray[np.int32]:
+        if self._words is not None and (encoded := self._words.encode(block, self.vocabulary is None)):
+            self._count(*encoded[1:])
+            return encoded[0]
         if b"<s>" in block or b"</s>" in block:
             for number, line in enumerate(block.split(b"\n"), self._line):
                 require_no_marks((word.decode() for word in line.split()), f"{self.name}, line {number}")
-        if self._words is not None:
-            ids, words_of, sizes = self._words.encode(block, self.vocabulary is None)
-            self._count(words_of, sizes)
-            return ids
         words = block.replace(b"\n", b" </s> ").split()
         ids = self._numbers(words)
         ends = np.flatnonzero(ids == Vocabulary.eos_id)
