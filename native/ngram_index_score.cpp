@@ -55,8 +55,12 @@ class NgramIndex::Walk {
         __builtin_prefetch(lane.line);
     }
 
-    // The context, where it is not a single word: what is needed if the word is not listed after it.
-    void fetch_context(const Lane& lane) const { __builtin_prefetch(&orders_[lane.length].lines[lane.place >> 2]); }
+    // What is needed if the word is not listed after the context. A single word has no line: then the address is
+    // none, which a prefetch may have, and a branch would cost more.
+    void fetch_context(const Lane& lane) const {
+        auto lines = reinterpret_cast<uintptr_t>(orders_[lane.length].lines.get());
+        __builtin_prefetch(reinterpret_cast<const void*>(lines + (lane.place >> 2) * sizeof(Line)));
+    }
 
     // Another piece, with an empty context; false when all are taken.
     bool take(Lane& lane) {
