@@ -15,7 +15,7 @@ namespace elman {
 namespace {
 
 constexpr int lanes = 48;
-constexpr int64_t shortest = 96, longest = 1024;  // events of a piece
+constexpr int64_t shortest = 96, longest = 1000;  // events of a piece; 1024 would put all lanes in one set of the cache
 
 }  // namespace
 

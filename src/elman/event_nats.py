@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -76,8 +76,8 @@ def event_nats(
         raise OptionError(f"state policy {state!r} is unknown.", remedy='use "carry" or "reset".')
     if text.events == 0:
         raise TextError("the text is empty: there is no event to score.", remedy="give a text with a line.")
-    if isinstance(model, StreamModel):  # carried or reset, it is the same
-        parts = _in_place(model, text.ids, chunk or int(getattr(model, "chunk", CHUNK)))
+    if hasattr(model, "stream_nats"):  # carried or reset, it is the same
+        parts = _in_place(cast(StreamModel, model), text.ids, chunk or int(getattr(model, "chunk", CHUNK)))
     elif state == "carry":
         parts = _carried(model, text.ids, chunk or int(getattr(model, "chunk", CHUNK)))
     else:
@@ -90,7 +90,6 @@ def event_nats(
         yield nats
 
 
-@runtime_checkable
 class StreamModel(LanguageModel, Protocol):
     """A model that remembers less than `order` tokens, none beyond its sentence: it reads a text in place."""
 
