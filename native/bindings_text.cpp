@@ -96,7 +96,7 @@ void bind_text(nb::module_& m) {
     nb::class_<elman::WordTable>(m, "WordTable")
         .def(nb::init<>())
         .def("__len__", &elman::WordTable::size)
-        .def("add", [](elman::WordTable& self, nb::bytes token) { return self.add({token.c_str(), token.size()}); })
+        .def("add", [](elman::WordTable& self, nb::bytes tokens) { self.add({tokens.c_str(), tokens.size()}); })
         .def("tokens", &tokens_of)
         .def("encode", [](elman::WordTable& self, nb::bytes block, bool grow, std::array<Address, 3> to) {
             std::string_view text(block.c_str(), block.size());

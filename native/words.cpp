@@ -86,10 +86,12 @@ void WordTable::rehash(size_t count) {
     }
 }
 
-int64_t WordTable::add(std::string_view token) {
-    uint64_t head = 0;
-    std::memcpy(&head, token.data(), token.size() < 8 ? token.size() : 8);
-    return find(head, token.data(), token.size(), true);
+void WordTable::add(std::string_view tokens) {
+    for (size_t end; (end = tokens.find('\n')) != tokens.npos; tokens.remove_prefix(end + 1)) {
+        uint64_t head = 0;
+        std::memcpy(&head, tokens.data(), end < 8 ? end : 8);
+        find(head, tokens.data(), end, true);
+    }
 }
 
 int64_t WordTable::encode(std::string_view text, bool grow, int32_t* ids, int32_t* words, int32_t* bytes) {

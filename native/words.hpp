@@ -18,8 +18,8 @@ class WordTable {
     int64_t size() const { return static_cast<int64_t>(ends_.size()); }
     std::string_view token(int64_t number) const;
 
-    // The number of a token (without white space or NUL, not empty), the next one where it is new.
-    int64_t add(std::string_view token);
+    // tokens (without white space or NUL, not empty), each ended by LF, get the next numbers.
+    void add(std::string_view tokens);
 
     // text: whole lines. ids [text.size() at most] receives the number of each word, 1 at each LF; a word that is not
     // there is added (grow) or 0. words, bytes [lines]: how many each line has, LF a byte. Returns the number of ids,

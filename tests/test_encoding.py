@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -62,6 +63,7 @@ def way(request: pytest.FixtureRequest) -> Iterator[None]:
         pytest.skip("the kernels are not in this installation")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoding, "compiled", native.WordTable if request.param == "compiled" else None)
+        patch.setattr(encoding, "_kept", {})
         yield
 
 
@@ -149,3 +151,16 @@ def test_new_words_get_the_next_number_either_way() -> None:
     assert len(numbers) > 5000
     assert encoder.words.tolist() == [len(line.split()) for half in (lines, lines[1:]) for line in half]
     assert encoder.bytes.tolist() == [len(line.encode()) + 1 for half in (lines, lines[1:]) for line in half]
+
+
+def test_the_table_of_a_vocabulary_is_made_once_and_goes_with_it() -> None:
+    if encoding.compiled is None:
+        return
+    vocabulary = Vocabulary(["<unk>", "</s>", "b"])
+    for line in ("a b", "b", "new words"):
+        encode_string(line, Words(), vocabulary)
+    assert len(encoding._kept) == 1
+    assert len(encoding._kept[id(vocabulary)]) == 3  # it has not grown
+    del vocabulary
+    gc.collect()
+    assert len(encoding._kept) == 0

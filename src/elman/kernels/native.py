@@ -132,8 +132,7 @@ class WordTable:
 
     def __init__(self, tokens: Sequence[str]) -> None:
         self._kernel = require().WordTable()
-        for token in tokens:
-            self._kernel.add(token.encode())
+        self._kernel.add("".join(f"{token}\n" for token in tokens).encode())
 
     def __len__(self) -> int:
         return len(self._kernel)

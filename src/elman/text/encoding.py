@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, repeat
 from typing import IO, Protocol
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,21 @@ class WordTable(Protocol):
 compiled: Callable[[Sequence[str]], WordTable] | None = None
 """Tokens → a table of them. kernels/native.py puts it here when the kernels are loaded."""
 
+_kept: dict[int, WordTable] = {}  # by identity: comparing or hashing a vocabulary takes as long as its tokens
+
+
+def _words_of(vocabulary: Vocabulary | None) -> WordTable | None:
+    """A table that may grow, or the one of a vocabulary: made once, as a text may be one line."""
+    if compiled is None:
+        return None
+    if vocabulary is None:
+        return compiled((UNK, EOS))
+    if id(vocabulary) not in _kept:
+        _kept[id(vocabulary)] = compiled(vocabulary.tokens)
+        finalize(vocabulary, _kept.pop, id(vocabulary), None)
+    return _kept[id(vocabulary)]
+
+
 _IS_SPACE = np.zeros(256, dtype=bool)
 _IS_SPACE[[ord(space) for space in ASCII_SPACE]] = True
 
@@ -65,7 +81,7 @@ class Encoder:
         self.begin("the text")
         tokens = (UNK, EOS) if vocabulary is None else vocabulary.tokens
         as_bytes = isinstance(tokenizer, Words)
-        self._words = compiled(tokens) if as_bytes and compiled is not None else None
+        self._words = _words_of(vocabulary) if as_bytes else None
         if self._words is not None:
             tokens = ()
         self._table: dict[str | bytes, int] = {
