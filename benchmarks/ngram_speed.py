@@ -21,6 +21,7 @@ import json
 import math
 import os
 import resource
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -253,8 +254,9 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         }
         table = rows[f"{cores} cores"]
         table["ratios"] = ratios(table, options.memory)
+    names = {str(options.kenlm): "KENLM", str(options.text): "TEXT", str(options.heldout): "HELDOUT"}
     return {
-        "command": " ".join(["python", *sys.argv]).replace(str(options.kenlm), "KENLM"),
+        "command": shlex.join(["python", *(names.get(word, word) for word in sys.argv)]),
         "commit": commit(),
         "machine": machine(),
         "note": options.note,
