@@ -1,4 +1,4 @@
-// Python's view of the kernels: addresses and sizes in, nothing out. The only file that knows nanobind.
+// Python's view of the kernels: addresses and sizes in, nothing out. With bindings_text.cpp the only file that knows nanobind.
 //
 // Shapes, dtypes, contiguity and lifetimes are checked by elman/kernels/, the only importer; here an an
 // integer (Tensor.data_ptr()), 0 for null. The interpreter is free while a kernel runs.
@@ -17,7 +17,6 @@
 
 #include "embedding.hpp"
 #include "kernels.hpp"
-#include "ngram_index.hpp"
 #include "norm.hpp"
 #include "threads.hpp"
 #include "workspace.hpp"
@@ -178,67 +177,9 @@ void recurrence_backward(const std::string& instruction_set, int cell, const std
     kernels.recurrence.backward(task);
 }
 
-// The n-grams of a text; elman/ngram/native.py.
-class Ngrams {
-    std::unique_ptr<elman::NgramCounts> counts_;
-
-  public:
-    Ngrams(Address ids, long size, long vocabulary_size, int order, int threads) {
-        nb::gil_scoped_release free;
-        counts_ = std::make_unique<elman::NgramCounts>(at<const int32_t>(ids), size, vocabulary_size, order, threads);
-    }
-    long rows(int n) const { return counts_->rows(n); }
-    long kept(int n) const { return counts_->kept(n); }
-    void columns(int n, Address keys, Address raw, Address suffix, Address initial) const {
-        nb::gil_scoped_release free;
-        counts_->columns(n, at<int64_t>(keys), at<int64_t>(raw), at<int64_t>(suffix), at<bool>(initial));
-    }
-    void adjust(Address cuts, Address of_counts) {
-        nb::gil_scoped_release free;
-        counts_->adjust(at<const int64_t>(cuts), at<int64_t>(of_counts));
-    }
-    void unigrams(Address adjusted) const { counts_->unigrams(at<int64_t>(adjusted)); }
-    void estimate(int n, Address discount, Address first, Address keys, Address log10_prob, Address log10_backoff) {
-        nb::gil_scoped_release free;
-        counts_->estimate(n, at<const double>(discount), at<const double>(first), at<int64_t>(keys),
-                          at<float>(log10_prob), at<float>(log10_backoff));
-    }
-};
-
-bool ngram_children(Address keys, long rows, long contexts, long vocabulary_size, Address children) {
-    nb::gil_scoped_release free;
-    return elman::ngram_children(at<const int64_t>(keys), rows, contexts, vocabulary_size, at<uint32_t>(children));
-}
-
-using Tables = std::vector<std::array<Address, 4>>;  // of each order: keys, log10_prob, log10_backoff, children
-
-std::vector<elman::NgramTable> orders(const Tables& tables) {
-    std::vector<elman::NgramTable> found;
-    for (const auto& [keys, prob, backoff, children] : tables)
-        found.push_back({at<const int64_t>(keys), at<const float>(prob), at<const float>(backoff),
-                         at<const uint32_t>(children)});
-    return found;
-}
-
-void ngram_score(const Tables& tables, long vocabulary_size, Address stream, long places, long batch, Address log10,
-                 Address matched, int threads) {
-    nb::gil_scoped_release free;
-    elman::ngram_score(orders(tables).data(), static_cast<int>(tables.size()), vocabulary_size,
-                       at<const int64_t>(stream), places, batch, at<double>(log10), at<int64_t>(matched), threads);
-}
-
-// (the next row, bytes written)
-std::pair<long, long> ngram_lines(const Tables& tables, int n, std::pair<Address, Address> tokens,
-                                  long vocabulary_size, std::pair<long, long> rows, Address out, long room) {
-    nb::gil_scoped_release free;
-    int64_t bytes = 0;
-    long next = elman::ngram_lines(orders(tables).data(), n, at<const char>(tokens.first),
-                                   at<const int64_t>(tokens.second), vocabulary_size, rows.first, rows.second,
-                                   at<char>(out), room, &bytes);
-    return {next, bytes};
-}
-
 }  // namespace
+
+void bind_text(nb::module_& m);  // bindings_text.cpp
 
 NB_MODULE(_native, m) {
     m.def("instruction_set", [] { return std::string(elman::kernels().name); });
@@ -274,27 +215,5 @@ NB_MODULE(_native, m) {
              "threads"_a)
         .def("best", &Stream::best, "batch"_a, "state"_a, "tokens"_a, "most"_a, "tokens_out"_a, "log_probs"_a,
              "threads"_a);
-    nb::class_<Ngrams>(m, "Ngrams")
-        .def(nb::init<Address, long, long, int, int>(), "ids"_a, "size"_a, "vocabulary_size"_a, "order"_a, "threads"_a)
-        .def("rows", &Ngrams::rows, "n"_a).def("kept", &Ngrams::kept, "n"_a)
-        .def("columns", &Ngrams::columns, "n"_a, "keys"_a, "raw"_a, "suffix"_a, "initial"_a)
-        .def("adjust", &Ngrams::adjust, "cuts"_a, "of_counts"_a).def("unigrams", &Ngrams::unigrams, "adjusted"_a)
-        .def("estimate", &Ngrams::estimate, "n"_a, "discount"_a, "first"_a, "keys"_a, "log10_prob"_a,
-             "log10_backoff"_a);
-    m.def("ngram_children", &ngram_children, "keys"_a, "rows"_a, "contexts"_a, "vocabulary_size"_a, "children"_a);
-    m.def("ngram_score", &ngram_score, "tables"_a, "vocabulary_size"_a, "stream"_a, "places"_a, "batch"_a, "log10"_a,
-          "matched"_a, "threads"_a);
-    nb::class_<elman::NgramIndex>(m, "NgramIndex")
-        .def("__init__", [](elman::NgramIndex* to, const Tables& tables, const std::vector<int64_t>& rows, long size) {
-            nb::gil_scoped_release free;
-            new (to) elman::NgramIndex(orders(tables).data(), rows.data(), static_cast<int>(rows.size()), size);
-        }, "tables"_a, "rows"_a, "vocabulary_size"_a)
-        .def("bytes", &elman::NgramIndex::bytes)
-        .def("score", [](const elman::NgramIndex& self, Address stream, long places, long batch, Address log10,
-                         Address matched, int threads) {
-            nb::gil_scoped_release free;
-            self.score(at<const int64_t>(stream), places, batch, at<double>(log10), at<int64_t>(matched), threads);
-        }, "stream"_a, "places"_a, "batch"_a, "log10"_a, "matched"_a, "threads"_a);
-    m.def("ngram_lines", &ngram_lines, "tables"_a, "n"_a, "tokens"_a, "vocabulary_size"_a, "rows"_a, "out"_a,
-          "room"_a);
+    bind_text(m);
 }

@@ -59,10 +59,17 @@ struct NgramTable {
 // children [contexts + 1] of an order with rising keys; false when a key is out of range or they do not rise.
 bool ngram_children(const int64_t* keys, int64_t rows, int64_t contexts, int64_t vocabulary, uint32_t* children);
 
-// stream [S][B]: order - 1 places of history, then the token before the first event, then the events; -1 is
-// nothing, 1 `</s>`, V `<s>`. log10 and matched (or null) [S - order][B]. Ids are in -1 … V (the caller has checked).
-void ngram_score(const NgramTable* tables, int order, int64_t vocabulary, const int64_t* stream, int64_t places,
-                 int64_t batch, double* log10, int64_t* matched, int threads);
+// Events to be scored, and where their numbers go: rows begin … end - 1 of ids; the rows before give their context.
+struct NgramEvents {
+    const int32_t* ids;  // [end][batch]: -1 is nothing, 1 `</s>`, V `<s>`; `</s>` stands before row 0. Ids of events
+                         // are in 0 … V, those before in -1 … V (the caller has checked)
+    int64_t begin, end, batch;
+    double scale;      // of the log10 probabilities
+    double* scores;    // [end - begin][batch]
+    int64_t* matched;  // [end - begin][batch]: the length of the longest listed n-gram that ends here; or null
+};
+
+void ngram_score(const NgramTable* tables, int order, int64_t vocabulary, const NgramEvents& events, int threads);
 
 // Lines of an ARPA file, from row `begin` of order n to at most row `end`, as many as `room` bytes hold for sure;
 // returns the row of the next line. tokens, starts [V + 2]: the bytes of each token, `<s>` last. Null backoffs at

@@ -48,8 +48,8 @@ struct NgramCounts::Sorted {
         }
     }
 
-    // Sorts the places [begin, end), which share `depth` words, by what follows.
-    void refine(size_t begin, size_t end, int depth, Items& items, Items& spare) {
+    // Sorts the places [begin, end), which share `depth` words, by what follows. Up to `limit` they are this thread's.
+    void refine(size_t begin, size_t end, size_t limit, int depth, Items& items, Items& spare) {
         if (end - begin == 1) {
             int length = depth;
             while (length < order && symbol(places[begin], length)) length++;
@@ -62,7 +62,7 @@ struct NgramCounts::Sorted {
         }
         items.resize(end - begin);
         for (size_t at = begin; at < end; at++) {
-            __builtin_prefetch(&stream[places[std::min(at + ahead, places.size() - 1)] + depth]);
+            __builtin_prefetch(&stream[places[std::min(at + ahead, limit - 1)] + depth]);
             items[at - begin] = static_cast<uint64_t>(symbol(places[at], depth)) << 32 | places[at];
         }
         sort(items, spare);
@@ -80,7 +80,7 @@ struct NgramCounts::Sorted {
         while (first < end) {
             size_t next = first + 1;
             while (next < end && shape[next] >> 4 == order) next++;
-            refine(first, next, depth + 1, items, spare);
+            refine(first, next, limit, depth + 1, items, spare);
             first = next;
         }
     }
@@ -108,7 +108,7 @@ struct NgramCounts::Sorted {
             for (int64_t own; (own = word.fetch_sub(1)) >= 0;) {
                 if (starts[own] == starts[own + 1]) continue;
                 shape[starts[own]] = 0;
-                refine(starts[own], starts[own + 1], 1, items, spare);
+                refine(starts[own], starts[own + 1], starts[own + 1], 1, items, spare);
             }
         });
     }

@@ -21,16 +21,17 @@ class NgramIndex {
     NgramIndex(const NgramIndex&) = delete;
     NgramIndex& operator=(const NgramIndex&) = delete;
 
-    // As ngram_score, with the same results to the bit; matched may be null.
-    void score(const int64_t* stream, int64_t places, int64_t batch, double* log10, int64_t* matched,
-               int threads) const;
+    // As ngram_score, with the same results to the bit.
+    void score(const NgramEvents& events, int threads) const;
     int64_t bytes() const;
 
   private:
+    struct Format;
     struct Line;
     struct Order;
     struct Context;
     struct Lane;
+    class Walk;
     bool fill(int n, const NgramTable& table, int64_t rows, uint64_t lines, std::vector<uint32_t>& places);
 
     int order_;

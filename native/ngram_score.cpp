@@ -92,28 +92,30 @@ bool ngram_children(const int64_t* keys, int64_t rows, int64_t contexts, int64_t
     return true;
 }
 
-void ngram_score(const NgramTable* tables, int order, int64_t vocabulary, const int64_t* stream, int64_t places,
-                 int64_t batch, double* log10, int64_t* matched, int threads) {
+void ngram_score(const NgramTable* tables, int order, int64_t vocabulary, const NgramEvents& events, int threads) {
     // a share begins with the places that its first event can look back on
     auto share_of = [&](int64_t column, int64_t first, int64_t last) {
         Block b;
         std::fill(b.last, b.last + NgramCounts::longest, none);
         for (int64_t begin = first - order; begin < last; begin += block) {
             int size = static_cast<int>(std::min<int64_t>(block, last - begin));
-            for (int i = 0; i < size; i++) b.words[i] = stream[(begin + i) * batch + column];
+            for (int i = 0; i < size; i++) {
+                int64_t row = begin + i;
+                b.words[i] = row >= 0 ? events.ids[row * events.batch + column] : row == -1 ? 1 : -1;
+            }
             score_block(tables, order, vocabulary, b, size);
             for (int i = static_cast<int>(std::max<int64_t>(0, first - begin)); i < size; i++) {
-                int64_t at = (begin + i - order) * batch + column;
-                log10[at] = b.log10[i];
-                if (matched) matched[at] = b.matched[i];
+                int64_t at = (begin + i - events.begin) * events.batch + column;
+                events.scores[at] = b.log10[i] * events.scale;
+                if (events.matched) events.matched[at] = b.matched[i];
             }
         }
     };
-    int shares = static_cast<int>(std::clamp<int64_t>((places - order) / (16 * block), 1, threads));
+    int64_t rows = events.end - events.begin;
+    int shares = static_cast<int>(std::clamp<int64_t>(rows / (16 * block), 1, threads));
     each(shares, [&](int share) {
-        int64_t first = order + (places - order) * share / shares;
-        int64_t last = order + (places - order) * (share + 1) / shares;
-        for (int64_t column = 0; first < last && column < batch; column++) share_of(column, first, last);
+        int64_t first = events.begin + rows * share / shares, last = events.begin + rows * (share + 1) / shares;
+        for (int64_t column = 0; first < last && column < events.batch; column++) share_of(column, first, last);
     });
 }
 

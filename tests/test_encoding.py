@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from elman.errors import TextError
+from elman.kernels import native
 from elman.text import corpus, encoding, reading
 from elman.text.corpus import encode_string, encode_text, load_corpus
 from elman.text.tokenizers import Bytes, Characters, Prose, Tokenizer, Words
@@ -38,9 +42,32 @@ PARTS = [
     "\r",
     "😀",
     "x",
+    "seven77",
+    "eighteig",
+    "eighteih",
+    "nine9nine",
+    "nine9ninf",
+    "seventeen17171717",
+    "\v",
+    "\f",
+    "\x0e",
+    "\x08",
+    "\x1f!",
 ]
 
 
+@pytest.fixture(params=["compiled", "Python"], autouse=True)
+def way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test here runs with the compiled table of words and without it."""
+    if request.param == "compiled" and not native.available():
+        pytest.skip("the kernels are not in this installation")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoding, "compiled", native.WordTable if request.param == "compiled" else None)
+        patch.setattr(encoding, "_kept", {})
+        yield
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.lists(st.sampled_from(PARTS), max_size=30).map("".join))
 @pytest.mark.parametrize("tokenizer", [Words(), Prose(), Characters(), Bytes()], ids=repr)
 @pytest.mark.parametrize("block", [5, 1 << 20])
@@ -50,7 +77,9 @@ def test_bulk_encoding_equals_the_tokenizer_line_by_line(
     plain = text + "\n" * (bool(text) and not text.endswith("\n"))
     plain = plain.replace("\r\n", "\n")
     sentences = [tokens for line in plain.split("\n")[:-1] for tokens in tokenizer.split(line)]
-    vocabulary = Vocabulary(["<unk>", "</s>", "a", "mr", ".", "é", "␣", "<C3>"])
+    vocabulary = Vocabulary(
+        ["<unk>", "</s>", "a", "mr", ".", "é", "␣", "<C3>", "eighteig", "nine9nine", "seven77"]
+    )
     wanted = [number for tokens in sentences for number in [*vocabulary.ids(tokens), 1]]
     found = encode_string(text, tokenizer, vocabulary)
     assert found.ids.tolist() == wanted
@@ -95,3 +124,43 @@ def test_encode_text_maps_what_is_large(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(TextError, match="surrogate"):
         encode_string("\ud800", Words(), vocabulary)
     assert encode_string("", Words(), vocabulary).stream().tolist() == [1]
+
+
+def test_new_words_get_the_next_number_either_way() -> None:
+    """Enough words for the table to grow several times, of 1 to 30 letters, which share beginnings."""
+    rng = np.random.default_rng(3)
+    letters = np.array(list("abé—😀<>\x7f"))
+    words = ["".join(rng.choice(letters, rng.integers(1, 31))) for _ in range(9000)]
+    words = [word for word in words if word not in ("<s>", "</s>")]
+    lines = [" ".join(words[at : at + size]) for at in range(0, 9000, 7) for size in (7, 0, 3)]
+    block = ("\n".join(lines) + "\n").encode()
+    sink = BytesIO()
+    encoder = encoding.Encoder(Words(), None, sink)
+    for half in (block, block[block.index(b"\n") + 1 :]):
+        encoder.add(half)
+    numbers: dict[str, int] = {"<unk>": 0, "</s>": 1}
+    wanted = [
+        numbers.setdefault(word, len(numbers))
+        for half in (lines, lines[1:])
+        for line in half
+        for word in [*line.split(" "), "</s>"]
+        if word
+    ]
+    assert np.frombuffer(sink.getvalue(), "<i4").tolist() == wanted
+    assert encoder.tokens() == list(numbers)
+    assert len(numbers) > 5000
+    assert encoder.words.tolist() == [len(line.split()) for half in (lines, lines[1:]) for line in half]
+    assert encoder.bytes.tolist() == [len(line.encode()) + 1 for half in (lines, lines[1:]) for line in half]
+
+
+def test_the_table_of_a_vocabulary_is_made_once_and_goes_with_it() -> None:
+    if encoding.compiled is None:
+        return
+    vocabulary = Vocabulary(["<unk>", "</s>", "b"])
+    for line in ("a b", "b", "new words"):
+        encode_string(line, Words(), vocabulary)
+    assert len(encoding._kept) == 1
+    assert len(encoding._kept[id(vocabulary)]) == 3  # it has not grown
+    del vocabulary
+    gc.collect()
+    assert len(encoding._kept) == 0

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from elman.errors import ElmanError
+from elman.event_nats import event_nats
 from elman.kernels import native as kernels
 from elman.ngram import native
 from elman.ngram.arpa import write_arpa
@@ -256,3 +258,51 @@ def test_shapes_are_checked() -> None:
     unsorted = (np.array([4, 2]), np.zeros(2, np.float32), np.zeros(0, np.float32))
     with pytest.raises(ValueError, match="not sorted"):
         native.Lookup([single, unsorted], 5)
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.parametrize("chunk", [1, 3, 257, 10_000, None])
+@pytest.mark.parametrize(("size", "order"), [(307, 5), (20, 10), (41, 2), (5, 1)])
+def test_a_text_read_in_place_scores_as_a_stream_does(
+    size: int, order: int, chunk: int | None, indexed: bool
+) -> None:
+    """Wherever it is cut, on three threads, under either policy; the ids may be read-only."""
+    model = fit(draw(20011, size), size, order, (0, 0, 1))
+    ids = draw(2003 if chunk == 1 else 30011, size, 7)
+    ids.flags.writeable = False
+    nothing = np.zeros(0, dtype=np.int32)
+    stream = torch.from_numpy(np.concatenate([[EOS], ids]))[:, None]
+    with numpy_only():
+        expected, _ = model.token_nats(stream, model.start(1))
+        text = Text(ids[:60], nothing, nothing)
+        uncompiled = np.concatenate(list(event_nats(model, text, chunk=chunk)))
+    np.testing.assert_array_equal(uncompiled, expected[:60, 0].numpy())
+    if indexed:
+        model.prepare()
+    for state in ("carry", "reset"):
+        with threads(3):
+            found = list(event_nats(model, Text(ids, nothing, nothing), state=state, chunk=chunk))
+        np.testing.assert_array_equal(np.concatenate(found), expected[:, 0].numpy())
+
+
+def test_a_history_that_begins_anew_in_the_middle() -> None:
+    """-1 after words: what stands before it is forgotten."""
+    model = fit(draw(20011, 20), 20, 5)
+    ids = torch.from_numpy(draw(97, 20, 7).astype(np.int64))[:, None]
+    ids[0] = -1
+    state = (torch.tensor([[4, 3, 2, 5]]),)
+    with numpy_only():
+        expected, _ = model.token_nats(ids, state)
+    searched, _ = model.token_nats(ids, state)
+    model.prepare()
+    indexed, _ = model.token_nats(ids, state)
+    assert torch.equal(searched, expected)
+    assert torch.equal(indexed, expected)
+
+
+@pytest.mark.parametrize("wrong", [-1, 20])
+def test_an_id_of_another_vocabulary_is_refused(wrong: int) -> None:
+    model, nothing = fit(draw(997, 20), 20, 3), np.zeros(0, dtype=np.int32)
+    text = Text(np.array([4, 3, wrong, 1], dtype=np.int32), nothing, nothing)
+    with pytest.raises(ElmanError, match=f"token id {wrong} is outside the model's vocabulary of 20"):
+        list(event_nats(model, text))

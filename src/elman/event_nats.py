@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from elman.text.corpus import Text
 Progress = Callable[[int, int], None]
 """Called with (events done, events in all)."""
 
-CHUNK = 4096  # steps a carried stream advances in one call, unless the model has a `chunk` of its own
+CHUNK = 4096  # steps that a carried stream advances in one call, unless the model has a `chunk` of its own
 BLOCK = 1 << 16  # events among which sentences are sorted by length before they run side by side
 WINDOW = 64  # steps that sentences run side by side before those that have ended leave
 
@@ -75,7 +76,9 @@ def event_nats(
         raise OptionError(f"state policy {state!r} is unknown.", remedy='use "carry" or "reset".')
     if text.events == 0:
         raise TextError("the text is empty: there is no event to score.", remedy="give a text with a line.")
-    if state == "carry":
+    if hasattr(model, "stream_nats"):  # carried or reset, it is the same
+        parts = _in_place(cast(StreamModel, model), text.ids, chunk or int(getattr(model, "chunk", CHUNK)))
+    elif state == "carry":
         parts = _carried(model, text.ids, chunk or int(getattr(model, "chunk", CHUNK)))
     else:
         parts = _reset(model, text.ids, batch_size, chunk or WINDOW)
@@ -85,6 +88,24 @@ def event_nats(
         if progress is not None:
             progress(done, text.events)
         yield nats
+
+
+class StreamModel(LanguageModel, Protocol):
+    """A model that remembers less than `order` tokens, none beyond its sentence: it reads a text in place."""
+
+    order: int
+
+    def stream_nats(self, ids: np.ndarray, first: int) -> np.ndarray:
+        """ids int32 [S] → nats float64 [S - first] of ids[first:]; `</s>` stands before ids[0]."""
+        ...
+
+
+def _in_place(model: StreamModel, ids: np.ndarray, chunk: int) -> Iterator[np.ndarray]:
+    """The whole text in calls of `chunk` events, without a copy of it."""
+    for first in range(0, len(ids), chunk):
+        _require_known(ids[first : first + chunk], model)
+        before = min(first, model.order)
+        yield model.stream_nats(ids[first - before : first + chunk], before)
 
 
 def _carried(model: LanguageModel, ids: np.ndarray, chunk: int) -> Iterator[np.ndarray]:
@@ -100,12 +121,7 @@ def _carried(model: LanguageModel, ids: np.ndarray, chunk: int) -> Iterator[np.n
 
 def run_window(model: LanguageModel, window: np.ndarray, state: State | None) -> tuple[np.ndarray, State]:
     """window [T+1, B] → float64 nats [T, B] and the state after it; state None starts afresh."""
-    if int(window.max()) >= len(model.vocabulary):
-        raise ElmanError(
-            f"token id {int(window.max())} is outside the model's vocabulary of {len(model.vocabulary)}.",
-            reason="the text was encoded with another vocabulary.",
-            remedy="encode the text with the vocabulary of this model.",
-        )
+    _require_known(window, model)
     with evaluating(model):
         if state is None:
             state = model.start(window.shape[1])
@@ -119,6 +135,16 @@ def run_window(model: LanguageModel, window: np.ndarray, state: State | None) ->
             remedy="train again with a smaller --lr or --clip, or take an earlier checkpoint.",
         )
     return computed, state
+
+
+def _require_known(ids: np.ndarray, model: LanguageModel) -> None:
+    lowest, highest, size = int(ids.min()), int(ids.max()), len(model.vocabulary)
+    if lowest < 0 or highest >= size:
+        raise ElmanError(
+            f"token id {lowest if lowest < 0 else highest} is outside the model's vocabulary of {size}.",
+            reason="the text was encoded with another vocabulary.",
+            remedy="encode the text with the vocabulary of this model.",
+        )
 
 
 def device_of(state: State) -> torch.device:

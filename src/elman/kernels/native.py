@@ -14,10 +14,13 @@ from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from elman.errors import OptionError
+from elman.text import encoding
 
 ENVIRONMENT = "ELMAN_KERNELS"
 """best (default), torch, or one of the instruction sets: avx512_bf16, avx512, avx2, portable."""
@@ -122,3 +125,33 @@ def address(tensor: Tensor | None) -> int:
     if not tensor.is_contiguous():
         raise ValueError("a kernel was given a tensor that is not contiguous")
     return tensor.data_ptr()
+
+
+class WordTable:
+    """Words and their numbers, for text/encoding.py, which uses it from the moment this module is loaded."""
+
+    def __init__(self, tokens: Sequence[str]) -> None:
+        self._kernel = require().WordTable()
+        self._kernel.add("".join(f"{token}\n" for token in tokens).encode())
+
+    def __len__(self) -> int:
+        return len(self._kernel)
+
+    def tokens(self) -> list[str]:
+        found: str = self._kernel.tokens().decode()
+        return found.split("\n")[:-1]
+
+    def encode(
+        self, block: bytes, grow: bool
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]] | None:
+        """See `encoding.WordTable`. The block ends with LF, is UTF-8 without NUL: reading.py has checked."""
+        if not block.endswith(b"\n"):
+            raise ValueError("a block of lines ends with a line end")
+        ids, lines = np.empty(len(block), dtype=np.int32), block.count(b"\n")
+        words, sizes = np.empty(lines, dtype=np.int32), np.empty(lines, dtype=np.int32)
+        count = self._kernel.encode(block, grow, (ids.ctypes.data, words.ctypes.data, sizes.ctypes.data))
+        return None if count < 0 else (ids[:count], words, sizes)
+
+
+if available():
+    encoding.compiled = WordTable

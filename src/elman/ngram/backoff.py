@@ -57,8 +57,8 @@ class NgramModel:
     """
 
     kind: ClassVar[str] = "ngram"
-    chunk: ClassVar[int] = 1 << 17
-    """Steps of a stream that one call scores best: enough for every core."""
+    chunk: ClassVar[int] = 1 << 19
+    """Steps of a stream that one call scores best: enough for every core, 4 MiB of numbers."""
 
     def __init__(
         self,
@@ -122,21 +122,36 @@ class NgramModel:
 
     def token_nats(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
         """ids [T+1, B] → nats [T, B] float64 of ids[1:], and the state after ids[T-1]."""
-        log10, _, history = self._score(ids, state, lengths=False)
-        log10 *= -LN10
-        return torch.from_numpy(log10).to(ids.device), _state(history, ids)
+        nats, _, history = self._score(ids, state, -LN10, lengths=False)
+        return torch.from_numpy(nats).to(ids.device), _state(history, ids)
+
+    def stream_nats(self, ids: NDArray[np.int32], first: int) -> Doubles:
+        """ids int32 [S] → nats float64 [S - first] of ids[first:], as `token_nats` gives them.
+
+        `</s>` stands before ids[0]; ids are in 0 … V - 1 (the caller has checked) and read in place.
+        """
+        if native.usable(0):
+            return self._lookup().score(ids[:, None], first, -LN10)[0][:, 0]
+        stream = np.concatenate([np.full(self.order - 1, -1), [Vocabulary.eos_id], ids])[first:, None]
+        return (self._score_in_numpy(stream.astype(np.int64))[0] * -LN10)[:, 0]
 
     def matched_lengths(self, ids: Tensor, state: State) -> Tensor:
         """int64 [T, B]: the length of the longest listed n-gram that ends in each of ids[1:] (at least 1)."""
-        return torch.from_numpy(self._score(ids, state)[1]).to(ids.device)
+        return torch.from_numpy(self._score(ids, state, 1.0, lengths=True)[1]).to(ids.device)
 
-    def _score(self, ids: Tensor, state: State, lengths: bool = True) -> tuple[Doubles, Ints, Ints]:
-        """log10 probabilities [T, B], matched lengths [T, B] if wanted, history [B, L] after ids[T-1]."""
+    def _score(self, ids: Tensor, state: State, scale: float, lengths: bool) -> tuple[Doubles, Ints, Ints]:
+        """scale · log10 P [T, B], matched lengths [T, B] if wanted, history [B, L] after ids[T-1]."""
         stream = np.concatenate([_numpy(state[0]).T, _numpy(ids)])
         events = stream[self.order :]
         history = self._history(stream[:-1])
         if native.usable(0) and _within(stream, len(self.vocabulary)) and int(events.min(initial=0)) >= 0:
-            return *self._lookup().score(stream, lengths), history
+            return *self._lookup().score(stream.astype(np.int32), self.order, scale, lengths), history
+        log10, matched = self._score_in_numpy(stream)
+        return log10 * scale, matched, history
+
+    def _score_in_numpy(self, stream: Ints) -> tuple[Doubles, Ints]:
+        """stream [L+1+T, B], from the history on → log10 P and matched lengths [T, B]."""
+        events = stream[self.order :]
         log10 = self.tables[0].log10_prob[events].astype(np.float64)
         matched = np.ones(events.shape, dtype=np.int64)
         contexts = self._contexts(stream[:-1])
@@ -150,7 +165,7 @@ class NgramModel:
             hit = found >= 0
             log10[hit] = self.tables[n - 1].log10_prob[found[hit]]
             matched[hit] = n
-        return log10, matched, history
+        return log10, matched
 
     def prepare(self) -> int:
         """Make the index that scoring a long text makes once it pays; its bytes, 0 where there is none."""

@@ -89,7 +89,7 @@ class Ngrams:
 class Lookup:
     """The tables of a model with the first child of every row: what scoring a stream needs.
 
-    A long text is worth an index of 16 / 0.75 bytes for each n-gram: several times faster than searching the
+    A long text is worth an index of 16 · 8 / 5 bytes for each n-gram: several times faster than searching the
     sorted tables, with the same results to the bit.
 
     tables  for each order keys int64, log10_prob float32, log10_backoff float32, checked by the model
@@ -127,32 +127,29 @@ class Lookup:
                 self._indexable = False
         return 0 if self._index is None else int(self._index.bytes())
 
-    def score(self, stream: Ints, lengths: bool = True) -> tuple[Doubles, Ints]:
-        """stream int64 [order - 1 + 1 + T, B], see `NgramModel._score` → log10 and matched lengths [T, B].
+    def score(
+        self, ids: NDArray[np.int32], first: int, scale: float = 1.0, lengths: bool = False
+    ) -> tuple[Doubles, Ints]:
+        """ids int32 [S, B] → scale · log10 P and matched lengths [S - first, B] of the events ids[first:].
 
-        The ids of events are in 0 … V, those before in -1 … V: the caller has checked.
+        The rows before give the context, `</s>` stands before them all. Ids of events are in 0 … V, those
+        before in -1 (nothing) … V: the caller has checked.
         lengths  false: the matched lengths are not wanted and come back empty
         """
-        stream = np.ascontiguousarray(stream, dtype=np.int64)
-        places, batch = stream.shape
-        shape = (places - len(self._tables), batch)
-        log10, matched = np.empty(shape), np.empty(shape if lengths else (0, 0), dtype=np.int64)
-        where = (
-            _at(stream),
-            places,
-            batch,
-            _at(log10),
-            _at(matched) if lengths else 0,
-            torch.get_num_threads(),
-        )
-        self._wait -= log10.size
+        ids = np.ascontiguousarray(ids, dtype=np.int32)
+        rows, batch = ids.shape
+        shape = (rows - first, batch)
+        scores, matched = np.empty(shape), np.empty(shape if lengths else (0, 0), dtype=np.int64)
+        to = (_at(scores), _at(matched) if lengths else 0)
+        where = (_at(ids), (first, rows, batch), scale, to, torch.get_num_threads())
+        self._wait -= scores.size
         if self._wait < 0:
             self.index()
         if self._index is not None:
             self._index.score(*where)
         else:
             native.require().ngram_score(self._places(), self._size, *where)
-        return log10, matched
+        return scores, matched
 
     def _places(self) -> list[tuple[int, ...]]:
         return [tuple(map(_at, table)) for table in self._tables]

@@ -8,9 +8,10 @@ Not a reader (reading.py validates the bytes) and not a store (cache.py keeps th
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, repeat
-from typing import IO
+from typing import IO, Protocol
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,45 @@ from elman.text.vocabulary import ASCII_SPACE, EOS, UNK, Vocabulary
 
 MAX_TYPES = 5_000_000
 """Different tokens that are counted at most: about a gigabyte of table."""
+
+
+class WordTable(Protocol):
+    """Words and their numbers, in compiled code."""
+
+    def __len__(self) -> int: ...
+
+    def tokens(self) -> list[str]:
+        """By number."""
+        ...
+
+    def encode(
+        self, block: bytes, grow: bool
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]] | None:
+        """Whole lines of words → ids, and of each line words and bytes, as `Encoder._add_words` gives them.
+
+        grow  a new word gets the next number; else it is unknown
+        None where a word is literally `<s>` or `</s>`.
+        """
+        ...
+
+
+compiled: Callable[[Sequence[str]], WordTable] | None = None
+"""Tokens → a table of them. kernels/native.py puts it here when the kernels are loaded."""
+
+_kept: dict[int, WordTable] = {}  # by identity: comparing or hashing a vocabulary takes as long as its tokens
+
+
+def _words_of(vocabulary: Vocabulary | None) -> WordTable | None:
+    """A table that may grow, or the one of a vocabulary: made once, as a text may be one line."""
+    if compiled is None:
+        return None
+    if vocabulary is None:
+        return compiled((UNK, EOS))
+    if id(vocabulary) not in _kept:
+        _kept[id(vocabulary)] = compiled(vocabulary.tokens)
+        finalize(vocabulary, _kept.pop, id(vocabulary), None)
+    return _kept[id(vocabulary)]
+
 
 _IS_SPACE = np.zeros(256, dtype=bool)
 _IS_SPACE[[ord(space) for space in ASCII_SPACE]] = True
@@ -41,6 +81,9 @@ class Encoder:
         self.begin("the text")
         tokens = (UNK, EOS) if vocabulary is None else vocabulary.tokens
         as_bytes = isinstance(tokenizer, Words)
+        self._words = _words_of(vocabulary) if as_bytes else None
+        if self._words is not None:
+            tokens = ()
         self._table: dict[str | bytes, int] = {
             token.encode() if as_bytes else token: at for at, token in enumerate(tokens)
         }
@@ -66,7 +109,8 @@ class Encoder:
         self._line += block.count(b"\n")
         self.events += len(ids)
         self._sink.write(ids.astype("<i4", copy=False).data)
-        if len(self._table) > MAX_TYPES and self.vocabulary is None:
+        types = len(self._table if self._words is None else self._words)
+        if types > MAX_TYPES and self.vocabulary is None:
             raise TextError(
                 f"{self.name}: more than {MAX_TYPES:,} different words before line {self._line:,}.",
                 reason="these are not words: a log, identifiers, or a language written without blanks.",
@@ -75,6 +119,8 @@ class Encoder:
 
     def tokens(self) -> list[str]:
         """The token of each number given so far."""
+        if self._words is not None:
+            return self._words.tokens()
         return [token.decode() if isinstance(token, bytes) else token for token in self._table]
 
     def _numbers(self, tokens: Sequence[str | bytes]) -> NDArray[np.int32]:
@@ -87,6 +133,9 @@ class Encoder:
         return ids
 
     def _add_words(self, block: bytes) -> NDArray[np.int32]:
+        if self._words is not None and (encoded := self._words.encode(block, self.vocabulary is None)):
+            self._count(*encoded[1:])
+            return encoded[0]
         if b"<s>" in block or b"</s>" in block:
             for number, line in enumerate(block.split(b"\n"), self._line):
                 require_no_marks((word.decode() for word in line.split()), f"{self.name}, line {number}")
@@ -136,9 +185,9 @@ class Encoder:
                 self._count_between(len(raw.split()), len(raw) + 1)
         return self._numbers(tokens)
 
-    def _count(self, words: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
-        self.words.frombytes(words.astype(np.int32).tobytes())
-        self.bytes.frombytes(sizes.astype(np.int32).tobytes())
+    def _count(self, words: NDArray[np.integer], sizes: NDArray[np.integer]) -> None:
+        self.words.frombytes(words.astype(np.int32, copy=False).tobytes())
+        self.bytes.frombytes(sizes.astype(np.int32, copy=False).tobytes())
 
     def _count_one(self, words: int, size: int) -> None:
         self.words.append(words + self._lead_words)
