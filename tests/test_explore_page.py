@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -113,6 +114,12 @@ def test_the_difference_of_two_models_is_signed_and_matches_characters(page: Any
         expected = f"d{sum(gap >= edge for edge in edges)}"
         assert expected in (page.locator("#strip .word").nth(place).get_attribute("class") or "").split()
     assert "LSTM is better" in page.inner_text("#legend")
+    sums = [row.split("\t") for row in page.locator("#panel-surprisal .two tbody tr").all_inner_texts()]
+    total = {row[0]: float(row[1]) for row in sums}
+    assert total["LSTM"] == pytest.approx(math.fsum(each["bits"] for each in words), abs=0.06)
+    assert total["letters"] == pytest.approx(math.fsum(each["bits"] for each in letters), abs=0.06)
+    assert list(total.values()) == sorted(total.values())
+    assert "compare the bits in all" in shown(page)
 
 
 def test_a_click_on_a_word_opens_what_each_model_expected(page: Any) -> None:
@@ -211,6 +218,8 @@ def test_a_drag_chooses_a_range_and_the_units_that_stay_on(page: Any, site: Site
     kind, question = site.asked[-1]
     assert kind == "similar"
     assert (question["first"], question["last"], question["layer"], question["part"]) == (2, 6, 1, "h")
+    assert page.locator("#panel-memory input[type=number]").nth(0).input_value() == "3"
+    assert page.locator("#panel-memory input[type=number]").nth(1).input_value() == "6"
     assert page.locator(".matches mark").first.inner_text() == f"past and {made.HOSTILE}".replace(
         "img ", "img␣"
     ).replace("x ", "x␣")
@@ -278,6 +287,15 @@ def test_the_cell_is_stepped_with_its_numbers(page: Any, model: str, steps: int)
     assert page.locator(".steps .result").last.inner_text().endswith(h)
     for name, rows in layer["gates"].items():
         assert f"{name} = {rows[5][2]:.3f}".replace("-", "−") in page.inner_text(".steps")
+    sums = [text.replace("−", "-") for text in page.locator(".steps .result").all_inner_texts()]
+    for text in sums:  # "c = -0.284 + (0.120) = -0.163", "h = 0.254 · (-0.152) = -0.039"
+        for operation, join in ((r" \+ ", float.__add__), (" · ", float.__mul__)):
+            number = r"\(?(-?[\d.]+)\)?"
+            found = re.search(f"{number}{operation}{number} = {number}", text)
+            if found:
+                one, other, both = map(float, found.groups())
+                assert join(one, other) == pytest.approx(both, abs=0.0025)
+    assert model == "m2" or any(" + " in text for text in sums)
     page.click("#step-after")  # past the last step: the next word
     state = fragment(page)
     assert state["token"] == "6"
@@ -345,6 +363,12 @@ def test_damaged_links_do_no_harm(page: Any) -> None:
     ):
         go(page, state)
         assert page.locator("#strip .word").count() == 20
+
+
+def test_a_link_that_is_gone_to_is_adopted_not_overwritten(page: Any) -> None:
+    page.evaluate("() => { Elman.set({ token: 3 }); location.hash = '#token=7'; Elman.writeLink(); }")
+    page.wait_for_function("() => document.querySelectorAll('.word')[7].matches('.chosen')")
+    assert fragment(page)["token"] == "7"
 
 
 def test_a_long_text_is_traced_in_windows_that_follow_the_word(page: Any, site: Site) -> None:
@@ -424,6 +448,9 @@ def test_reduced_motion_and_print(browser: Any, site: Site) -> None:
         assert page.evaluate("getComputedStyle(document.querySelector('.wire.on')).animationName") == "none"
         page.emulate_media(media="print", color_scheme="dark")
         ready(page)
-        assert page.locator("#tabs").is_hidden()
+        assert [tab.inner_text() for tab in page.locator("[role=tab]").all() if tab.is_visible()] == [
+            "5Inside the cell"
+        ]
+        assert page.locator("#ask").is_hidden()
         assert page.locator("#panel-cell svg.cell").is_visible()
     context.close()

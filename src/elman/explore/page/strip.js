@@ -164,7 +164,8 @@
   function tell() {
     const range = Elman.range(),
       told = Elman.describe(Elman.state.token);
-    const place = `Word ${Elman.state.token + 1} of ${Elman.focus().total}`;
+    const noun = Elman.card(Elman.state.model).unit === "word" ? "Word" : "Token";
+    const place = `${noun} ${Elman.state.token + 1} of ${Elman.focus().total}`;
     Elman.say(
       range
         ? `${Elman.count(range[1] - range[0] + 1, "word")} chosen: view 7 tells which units stay on. ` +

@@ -125,18 +125,29 @@
   }
 
   function sums(ids) {
-    const rows = ids
-      .map((id) => ({ id, tokens: Elman.data.traces[id].tokens, bits: mean(Elman.data.traces[id]) }))
+    const all = ids.map(function (id) {
+      const { tokens } = Elman.data.traces[id];
+      return { id, tokens, bits: tokens.reduce((sum, token) => sum + token.bits, 0) };
+    });
+    const alike = all.every(({ tokens }) => tokens.length === all[0].tokens.length);
+    const rows = all
       .sort((a, b) => a.bits - b.bits)
       .map(({ id, tokens, bits }) => [
         Elman.label(id),
-        Elman.number(bits, 2),
-        Elman.number(2 ** bits, 1),
+        Elman.number(bits, 1),
+        Elman.number(bits / tokens.length),
+        Elman.number(2 ** (bits / tokens.length), 1),
         Elman.percent(tokens.filter((token) => token.rank === 1).length / tokens.length),
         String(tokens.filter((token) => token.unknown).length),
       ]);
-    const head = ["model", "bits a token", "perplexity", "guessed first", "unknown"];
-    body.sums.replaceChildren(el("h3", { text: "On this text" }), Elman.sheet("On this text", head, rows));
+    const head = ["model", "bits in all", "a token", "perplexity", "guessed first", "unknown"];
+    const unlike =
+      "These models cut the text into different tokens: compare the bits in all, not those of a token.";
+    body.sums.replaceChildren(
+      el("h3", { text: "On this text" }),
+      Elman.sheet("On this text", head, rows),
+      alike ? "" : el("p", { class: "note", text: unlike })
+    );
   }
 
   function differences() {
