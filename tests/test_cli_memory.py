@@ -13,7 +13,7 @@ import torch
 from elman.checkpoint import load_model, save_model
 from elman.cli import app
 from elman.cli import memory as memory
-from elman.cli.memory import short_names
+from elman.cli.models_and_text import short_names
 from elman.memory.context import usable_context
 from elman.neural.recurrent import RecurrentConfig, RecurrentModel
 from elman.text.corpus import encode_text

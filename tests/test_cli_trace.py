@@ -76,7 +76,7 @@ def test_the_table_says_what_was_expected(folder: Path, capsys, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["MODEL"], "needs a model and a text"),
+        (["MODEL"], "needs at least one model and a text"),
         (["MODEL", "nowhere.txt"], "nowhere.txt does not exist"),
         (["MODEL", "TEXT", "--first", "9", "--last", "3"], "rows 9 to 3 are not in a text of 11"),
         (["MODEL", "TEXT", "--frist", "9"], "unknown option: --frist"),

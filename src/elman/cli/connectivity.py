@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elman.cli.app import Json, emit, examples, progress
-from elman.cli.memory import Sources, memory_app, models_and_source, require_drawable, short_names
+from elman.cli.memory import memory_app, require_drawable
+from elman.cli.models_and_text import Sources, models_and_source, short_names
 from elman.errors import TextError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ Not here: what is computed (evaluate.py), row by row (score.py). Only options, t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,7 +14,8 @@ from cyclopts import Parameter
 
 from elman.cli import score as score  # `elman score` comes with this verb group
 from elman.cli.app import Json, app, emit, examples, messages, progress
-from elman.errors import OptionError, TextError
+from elman.cli.models_and_text import Sources, Split, find_texts, models_and_source
+from elman.errors import OptionError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from elman.language_model import LanguageModel, StatePolicy, UnknownPolicy
     from elman.text.corpus import Text
 
-Split = Literal["train", "valid", "test"]
 Row = tuple[str, "LanguageModel", "Breakdown"]  # a model's name, the model, its figures under one protocol
 
 
@@ -36,7 +36,7 @@ EXAMPLES = examples(
 
 @app.command(name="evaluate", alias="ppl", help_epilogue=EXAMPLES)
 def evaluate_command(
-    *models_and_text: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    *models_and_text: Sources,
     split: Split | None = None,
     state: Literal["carry", "reset", "both"] = "carry",
     unknown: Literal["word", "skip", "both"] = "word",
@@ -67,21 +67,13 @@ def evaluate_command(
     """
     from elman.checkpoint import load_model
 
-    for name in models_and_text:
-        if name.startswith("-") and name != "-":  # "-" is allowed in the list, so this is not found earlier
-            raise OptionError(f"unknown option: {name}.", remedy="elman evaluate --help lists the options.")
-    if len(models_and_text) < 2:
-        raise OptionError(
-            "evaluate needs at least one model and a text.",
-            remedy="elman evaluate MODEL TEXT, for instance: elman evaluate runs/lstm sotu-modern",
-        )
-    *names, source = models_and_text
+    names, source = models_and_source("evaluate", models_and_text, "sotu-modern")
     if "-" in names:
         raise OptionError("- (standard input) can be the text, not a model.", remedy="name the text last.")
     if (Path(source) / "config.json").is_file():
         raise OptionError(f"{source} is a model, not a text.", remedy="name the text last.")
     models = [load_model(name) for name in names]
-    find = _texts(source, split, several=len(models) > 1)
+    find = find_texts(source, split, several=len(models) > 1)
     entries: list[dict[str, object]] = []
     rows: list[Row] = []
     for name, model in zip(names, models, strict=True):
@@ -99,56 +91,6 @@ def evaluate_command(
             _print_breakdown(name, each)
     for note in notes:
         messages.print(note)
-
-
-def _texts(source: str, split: Split | None, *, several: bool) -> Callable[[LanguageModel], Text]:
-    """A function from a model to the text in the model's tokens; like tokens are encoded once."""
-    from elman.text.builtin import BUILTIN
-    from elman.text.corpus import encode_string, encode_text
-    from elman.text.reading import open_blocks
-    from elman.text.sources import SPLITS, find_corpus
-
-    known: list[tuple[LanguageModel, Text]] = []
-    held = b"".join(open_blocks("-")).decode() if source == "-" and several else None
-    corpus = find_corpus(source) if source in BUILTIN or Path(source).is_dir() else None
-
-    def encode(model: LanguageModel) -> Text:
-        tokens = model.tokenizer, model.vocabulary
-        if held is not None:
-            return encode_string(held, *tokens)
-        if corpus is None:
-            if source != "-" and not Path(source).exists():
-                find_corpus(source)  # says what is near
-            text = encode_text("-" if source == "-" else Path(source), *tokens)
-            return text if split is None else _part(text, split, source)
-        place = SPLITS.index(split or "test")
-        if source in BUILTIN:
-            return encode_string(b"".join(corpus.parts[place](None)).decode(), *tokens)
-        return encode_text(Path(corpus.names[place]), *tokens)
-
-    def find(model: LanguageModel) -> Text:
-        for other, text in known:
-            if other.tokenizer == model.tokenizer and other.vocabulary == model.vocabulary:
-                return text
-        text = encode(model)
-        if text.events == 0:
-            raise TextError(
-                f"{source} is empty: there is no event to score.", remedy="give a text with a line."
-            )
-        known.append((model, text))
-        return text
-
-    return find
-
-
-def _part(text: Text, split: Split, source: str) -> Text:
-    """The part of a single file that training cuts off it."""
-    from elman.text.building import _cut as cut
-    from elman.text.sources import SPLITS
-
-    marks = cut(text.sentences, source)
-    place = SPLITS.index(split)
-    return text.part(marks[place], marks[place + 1])
 
 
 def _evaluate(

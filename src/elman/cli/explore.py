@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from elman.cli.app import app, examples, messages, progress
-from elman.cli.memory import short_names
+from elman.cli.models_and_text import short_names
 from elman.errors import OptionError, TextError
 
 EXAMPLES = examples(

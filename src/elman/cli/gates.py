@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from elman.cli.app import Json, emit, examples, progress
-from elman.cli.evaluate import _texts as find_texts
-from elman.cli.memory import Sources, Split, memory_app, models_and_source, require_drawable, short_names
+from elman.cli.memory import memory_app, require_drawable
+from elman.cli.models_and_text import Sources, Split, find_texts, models_and_source, short_names
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from elman.cli.app import Json, app, emit, examples, progress
-from elman.cli.evaluate import _texts as find_texts
 from elman.cli.gradients_display import NAMES, print_flows, print_sweep
 from elman.cli.gradients_figures import draw_flows, draw_sweep
-from elman.cli.memory import Sources, Split, models_and_source, require_drawable, short_names
+from elman.cli.memory import require_drawable
+from elman.cli.models_and_text import Sources, Split, find_texts, models_and_source, short_names
 from elman.errors import OptionError
 
 if TYPE_CHECKING:

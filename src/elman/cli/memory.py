@@ -7,23 +7,19 @@ commands are in gates.py, connectivity.py and units.py.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
 from elman.cli.app import Json, app, emit, examples, progress
-from elman.cli.evaluate import _texts as find_texts
+from elman.cli.models_and_text import Sources, Split, find_texts, models_and_source, short_names
 from elman.errors import OptionError
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from elman.memory.context import UsableContext
-
-Split = Literal["train", "valid", "test"]
 
 EXAMPLES = examples(
     "elman memory runs/lstm sotu-modern",
@@ -32,7 +28,6 @@ EXAMPLES = examples(
 )
 
 
-Sources = Annotated[str, Parameter(allow_leading_hyphen=True)]
 memory_app = App(name="memory", help_epilogue=EXAMPLES, version_flags=[])
 app.command(memory_app)
 
@@ -118,38 +113,6 @@ def _print(found: dict[str, UsableContext], source: str) -> None:
         longest = each.cuts[-1].history
         print(f"{name} uses", f"the last {usable:,}" if usable else f"more than {longest:,}", "tokens")
     print("(the shortest history that costs at most 1 % of the perplexity, as every longer one does)")
-
-
-def models_and_source(verb: str, given: Sequence[str], example: str) -> tuple[list[str], str]:
-    """MODEL… TEXT → each model's path once, and the text. OptionError."""
-    for name in given:
-        if name.startswith("-") and name != "-":
-            raise OptionError(f"unknown option: {name}.", remedy=f"elman {verb} --help lists the options.")
-    if len(given) < 2:
-        raise OptionError(
-            f"{verb} needs at least one model and a text.",
-            remedy=f"elman {verb} MODEL TEXT, for instance: elman {verb} runs/lstm {example}",
-        )
-    *names, source = given
-    return list(dict.fromkeys(names)), source
-
-
-def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Path → the shortest end of it that no other has: runs/a/run, runs/b/run → a, b.
-
-    The folder that a verb made inside, and the digest behind a model's name in a comparison, say nothing.
-    """
-    paths = [_telling(Path(name).parts) for name in names]
-    for count in range(1, max(map(len, paths)) + 1):
-        short = [str(Path(*parts[-count:])) for parts in paths]
-        if len(set(short)) == len(set(names)):
-            return dict(zip(names, short, strict=True))
-    return {name: name for name in names}
-
-
-def _telling(parts: tuple[str, ...]) -> tuple[str, ...]:
-    *before, last = parts[:-1] if len(parts) > 1 and parts[-1] in ("run", "model") else parts
-    return (*before, re.sub(r"-[0-9a-f]{8}$", "", last))
 
 
 def require_drawable(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from elman.cli.app import Json, app, emit, examples, messages, progress
-from elman.cli.evaluate import _texts as find_texts
+from elman.cli.models_and_text import find_texts
 from elman.errors import OptionError
 
 if TYPE_CHECKING:

@@ -8,12 +8,10 @@ from __future__ import annotations
 import json as json_module
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Literal
 
 from elman.cli.app import Json, app, examples, messages
-from elman.cli.memory import short_names
+from elman.cli.models_and_text import Sources, models_and_source, short_names
 from elman.errors import OptionError, TextError
 
 if TYPE_CHECKING:
@@ -29,7 +27,7 @@ EXAMPLES = examples(
 
 @app.command(name="trace", help_epilogue=EXAMPLES)
 def trace_command(
-    *models_and_text: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    *models_and_text: Sources,
     state: Literal["carry", "reset"] = "carry",
     first: int = 0,
     last: int | None = None,
@@ -65,18 +63,9 @@ def trace_command(
     from elman.checkpoint import load_model
     from elman.trace import TraceOptions, trace
 
-    for name in models_and_text:
-        if name.startswith("-") and name != "-":
-            raise OptionError(f"unknown option: {name}.", remedy="elman trace --help lists the options.")
-    if len(models_and_text) < 2:
-        raise OptionError(
-            "trace needs a model and a text.",
-            remedy="elman trace MODEL TEXT, for instance: elman trace runs/lstm speech.txt",
-        )
+    names, source = models_and_source("trace", models_and_text, "speech.txt")
     if html is not None and not html.parent.is_dir():
         raise OptionError(f"{html} cannot be written: there is no folder {html.parent}.", remedy="make it.")
-    *given, source = models_and_text
-    names = list(dict.fromkeys(given))
     lines = _lines(source)
     models = {label: load_model(name) for name, label in short_names(names).items()}
     if html is not None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from elman.cli.app import Json, emit, examples, progress
 from elman.cli.connectivity import ids_of, words_of
-from elman.cli.evaluate import _texts as find_texts
-from elman.cli.memory import Split, memory_app
+from elman.cli.memory import memory_app
+from elman.cli.models_and_text import Split, find_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
