@@ -172,24 +172,21 @@ def _export(named: dict[str, str], path: Path, text: Path | None, state: Literal
     """The page with the traces of the examples, and of `text`, inside."""
     from elman.checkpoint import load_model
     from elman.explore.answers import Explorer
-    from elman.explore.export import static_page
+    from elman.explore.export import static_document, static_page
     from elman.explore.presets import PRESETS
 
-    texts = [{"title": preset["title"], "text": preset["text"]} for preset in PRESETS]
+    texts = [(preset["title"], preset["text"]) for preset in PRESETS]
     if text is not None:
-        texts.insert(0, {"title": text.name, "text": _short_text(text)})
+        texts.insert(0, (text.name, _short_text(text)))
     explorer = Explorer({label: load_model(name) for name, label in named.items()})
     with progress() as display:
         task = display.add_task("tracing", total=len(texts), rate="")
-        traced = []
-        for place, each in enumerate(texts):
-            traces = {
-                key: explorer.full_trace(key, each["text"].split("\n"), state) for key in explorer.models
-            }
-            traced.append({"id": f"t{place}", **each, "traces": traces})
-            display.update(task, advance=1)
-    document = {"format": "elman-explore", "version": 1, "models": explorer.cards}
-    page = static_page(document | {"presets": PRESETS, "texts": traced}, title=" · ".join(named.values()))
+
+        def traced(done: int) -> None:
+            display.update(task, completed=done)
+
+        document = static_document(explorer, texts, state, presets=PRESETS, progress=traced)
+    page = static_page(document, title=" · ".join(named.values()))
     path.write_text(page, encoding="utf-8")
     messages.print(f"{path}: {len(page) / 1e6:.1f} MB, opens in any browser, without a server or a network.")
 

@@ -90,14 +90,11 @@ def _write_page(
     models: dict[str, LanguageModel], source: str, lines: list[str], state: StatePolicy, path: Path
 ) -> None:
     from elman.explore.answers import Explorer
-    from elman.explore.export import static_page
+    from elman.explore.export import static_document, static_page
 
-    explorer = Explorer(models)
-    traces = {key: explorer.full_trace(key, lines, state) for key in explorer.models}
     title = "standard input" if source == "-" else Path(source).name
-    text = {"id": "t0", "title": title, "text": "\n".join(lines), "traces": traces}
-    document = {"format": "elman-explore", "version": 1, "models": explorer.cards, "presets": []}
-    page = static_page(document | {"texts": [text]}, title=title)
+    document = static_document(Explorer(models), [(title, "\n".join(lines))], state)
+    page = static_page(document, title=title)
     path.write_text(page, encoding="utf-8")
     messages.print(f"{path}: {len(page) / 1e6:.1f} MB, opens in any browser, without a server or a network.")
 

@@ -1,21 +1,44 @@
 """The page of `elman explore` as one static HTML file, for a teacher's site: traces inside, nothing loaded.
 
 It is made of the files that the server sends (page/): index.html with its style sheets and scripts put in
-place of their links. A content policy in the page forbids every request. Not here: tracing the texts.
+place of their links. A content policy in the page forbids every request.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from typing import Any
 
+from elman.explore.answers import Explorer
+from elman.language_model import StatePolicy
 from elman.report.page import POLICY, embedded
 
 _STYLE = re.compile(r'<link rel="stylesheet" href="page/([\w.-]+)">')
 _SCRIPT = re.compile(r'<script src="page/([\w.-]+)"></script>')
+
+
+def static_document(
+    explorer: Explorer,
+    texts: Sequence[tuple[str, str]],
+    state: StatePolicy,
+    *,
+    presets: Sequence[Mapping[str, Any]] = (),
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, Any]:
+    """(title, text) of each text → the document of `static_page`, every model's trace of every text inside.
+
+    `progress` is called with how many texts have been traced.
+    """
+    traced = []
+    for place, (title, text) in enumerate(texts):
+        traces = {key: explorer.full_trace(key, text.split("\n"), state) for key in explorer.models}
+        traced.append({"id": f"t{place}", "title": title, "text": text, "traces": traces})
+        progress(place + 1)
+    head = {"format": "elman-explore", "version": 1, "models": explorer.cards}
+    return head | {"presets": list(presets), "texts": traced}
 
 
 def static_page(document: Mapping[str, Any], *, title: str = "elman explore") -> str:
