@@ -164,11 +164,15 @@ def watched(context: Any) -> Iterator[Any]:
     page.close()
 
 
+FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
 def ready(page: Any) -> None:
-    """Wait until the text has been read and the view is drawn."""
+    """Wait until what was asked for has been read and drawn."""
     page.wait_for_selector("#strip:not([aria-busy]) .chosen")
+    page.evaluate(FRAMES)  # what a key has changed is drawn in the next frame, and may ask the server first
     page.wait_for_function("() => !document.querySelector('[role=tabpanel]:not([hidden]) .busy')")
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    page.evaluate(FRAMES)
 
 
 def fragment(page: Any) -> dict[str, str]:
