@@ -83,6 +83,7 @@ def one_round(browser: Any, address: str) -> dict[str, float]:
     page.goto("about:blank")
     page.goto(f"{address}#preset=long")
     ready(page)
+    page.wait_for_timeout(500)  # at rest: what the browser still does after loading is no hovering
     found["hover words"] = hover(page, "#strip", 600)
     found["hover bars"] = hover(page, ".skyline canvas", 600)
     page.close()
