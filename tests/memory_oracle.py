@@ -20,8 +20,13 @@ def recurrent(cell: str, seed: int = 3) -> RecurrentModel:
     return drawn(RecurrentModel(vocabulary(17), WORDS, config), seed)
 
 
-def expected(model: RecurrentModel, state: StatePolicy) -> dict[tuple[int, str], np.ndarray]:
-    """(layer, gate or part of the state) → [N, H], by the oracle's step and the papers' gates."""
+def expected(
+    model: RecurrentModel, state: StatePolicy, ids: np.ndarray = TEXT.ids
+) -> dict[tuple[int, str], np.ndarray]:
+    """(layer, gate or part of the state) → [N, H], by the oracle's step and the papers' gates.
+
+    Row by row that from which a token of ids [N] is predicted.
+    """
     name, p = NAMES[model.config.cell], parameters_of(model)
     weights = {key.removeprefix("recurrence."): value for key, value in p.items()}
     steps = [oracle.cell(name, weights, f"l{layer}") for layer in range(LAYERS)]
@@ -29,7 +34,7 @@ def expected(model: RecurrentModel, state: StatePolicy) -> dict[tuple[int, str],
     rows: dict[tuple[int, str], list[np.ndarray]] = {}
     zeros = [[np.zeros(7) for _ in parts] for _ in range(LAYERS)]
     now, before = zeros, 1
-    for token in TEXT.ids:
+    for token in ids:
         if before == 1 and state == "reset":
             now = zeros
         x = p["embedding.weight"][before]

@@ -131,7 +131,7 @@ def test_the_next_process_repeats_nothing_that_takes_long(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("done again")
 
-    monkeypatch.setattr("elman.explore.reference.activations", refuse)
+    monkeypatch.setattr("elman.explore.reference.after_reading", refuse)
     monkeypatch.setattr("elman.ngram.arpa.read_arpa", refuse)
     again, answer_again = load(order(folder, tmp_path, "lstm", "kn3.arpa"), quiet)
     assert again == facts

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 import explore_page_example as made
+from elman.memory.state_index import states_over
+from elman.memory.units import stays_on
+from elman.text.corpus import encode_string
 from explore_page_example import SITE, VIEWS, Site, fragment, ready, watched
 
 sync = pytest.importorskip("playwright.sync_api", reason="playwright (extra dev) is not installed")
@@ -227,6 +230,37 @@ def test_a_drag_chooses_a_range_and_the_units_that_stay_on(page: Any, site: Site
     assert "2 places in a text (50,000 tokens)" in shown(page)
     page.click(".chips button >> nth=1")
     assert fragment(page)["unit"] == "5"
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 2), (3, 5), (17, 19)])
+def test_the_page_finds_the_units_that_the_library_finds(
+    page: Any, site: Site, first: int, last: int
+) -> None:
+    """Without an answer of the search; 20 tokens, of which nothing reads the last."""
+    site.fail = lambda kind: (404, {"error": {"cause": "no reference"}}) if kind == "similar" else None
+    model, text = made.explorer().models["m0"], made.PRESETS[0]["text"]
+    ids = encode_string(text + "\n", model.tokenizer, model.vocabulary).ids
+    expected = stays_on(states_over(model, ids, 2, "h"), first, last, 0.1)
+    assert expected
+    go(page, f"preset=scrambled&view=memory&model=m0&layer=2&part=h&threshold=0.1&from={first}&to={last - 1}")
+    page.wait_for_function("() => document.querySelector('#panel-memory').innerText.includes('no reference')")
+    chips = [text.replace("−", "-").split() for text in page.locator(".chips button").all_inner_texts()]
+    # the page has three decimals, so that units of one size may change places
+    assert sorted(int(unit) for unit, _ in chips) == sorted(each.unit for each in expected)
+    means = {each.unit: each.mean for each in expected}
+    assert all(float(mean) == pytest.approx(means[int(unit)], abs=0.006) for unit, mean in chips)
+    assert [told for told in page.told if "404" not in told] == []
+    page.told.clear()
+
+
+def test_state_views_name_the_word_that_was_read(page: Any) -> None:
+    """Column by column: what is written under them is what the model had read, not what came next."""
+    tokens = trace_of("scrambled", "m0")["tokens"]
+    read = ["⏎" if token["input"] == "</s>" else token["input"] for token in tokens]
+    for view in ("heatmap", "conveyor", "gradients"):
+        go(page, f"preset=scrambled&view={view}&model=m0&models=m0&token=3")
+        under = page.locator(f"#panel-{view} .words-under").first.locator("text").all_text_contents()
+        assert under == [word if len(word) <= 12 else word[:11] + "…" for word in read], view
 
 
 def test_the_heatmap_by_mouse_and_keys(page: Any) -> None:

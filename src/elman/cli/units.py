@@ -41,8 +41,8 @@ def units_command(
 ) -> None:
     """Which units stay on over some words, and where else in a reference text they do (as LSTMVis finds it).
 
-    A unit is on where its value is at least the threshold, above zero or below. A token's row is the state
-    from which it is predicted, that is, after the token before it has been read.
+    A unit is on at a token where its value, once the token has been read, is at least the threshold, above
+    zero or below.
 
     Parameters
     ----------

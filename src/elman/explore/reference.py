@@ -16,8 +16,7 @@ import numpy as np
 
 from elman.gradients.reading import unrollable
 from elman.language_model import LanguageModel, StatePolicy
-from elman.memory.activations import activations
-from elman.memory.state_index import LARGEST, TOKENS, Part, StateIndex, states_over
+from elman.memory.state_index import LARGEST, TOKENS, Part, StateIndex, after_reading, states_over
 from elman.memory.units import similar
 from elman.text.corpus import encode_string, encode_text
 
@@ -53,11 +52,11 @@ class Reference:
             for part in parts
         }
         done = 0
-        for window in activations(model, ids, state=self.state):
+        for places, rows, window in after_reading(model, ids, self.state):
             for (layer, part), values in kept.items():
-                found = window.layers[layer - 1].state(part).cpu().numpy()
-                values[:, window.places] = found.clip(-LARGEST, LARGEST).T
-            done += len(window.places)
+                found = window.layers[layer - 1].state(part).cpu().numpy()[rows]
+                values[:, places] = found.clip(-LARGEST, LARGEST).T
+            done += len(places)
             tell(done, len(ids))
         for values in kept.values():
             values.flush()

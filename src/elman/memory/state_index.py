@@ -7,7 +7,7 @@ N tokens, H hidden size. Not here: the questions (units.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from elman.errors import OptionError, TextError
 from elman.gradients.reading import require_unrollable
 from elman.language_model import LanguageModel, StatePolicy
-from elman.memory.activations import activations
+from elman.memory.activations import Window, activations
 from elman.text.corpus import Text
 from elman.text.vocabulary import Vocabulary
 
@@ -38,7 +38,8 @@ class StateIndex:
     """One part of one layer's state over a reference text, and the text.
 
     layer   counted from 1, the one that reads the embedding
-    values  [H, N] float16: a unit lies in one piece, as queries ask for a few units and all tokens
+    values  [H, N] float16, after each token has been read: a unit lies in one piece, as queries ask for a few
+            units and all tokens
     ids     [N]
     """
 
@@ -83,7 +84,7 @@ def states_over(
     dtype: type[np.floating] = np.float32,
     progress: Progress | None = None,
 ) -> States:
-    """[T, H] of one layer and part, one row for each token of `ids` [T]. OptionError where there is none."""
+    """[T, H] of one layer and part, after each token of `ids` [T] has been read. OptionError."""
     config = require_unrollable(model).config
     parts = ("h", "c") if config.cell == "lstm" else ("h",)
     if part not in parts or not 1 <= layer <= config.num_layers:
@@ -92,10 +93,22 @@ def states_over(
             remedy=f"give a part of {', '.join(parts)} and a layer from 1 to {config.num_layers}.",
         )
     values, done = np.empty((len(ids), config.hidden_size), dtype=dtype), 0
-    for window in activations(model, ids, state=state):
-        found = window.layers[layer - 1].state(part).cpu().numpy()
-        values[window.places] = found.clip(-LARGEST, LARGEST)  # what float16 holds
-        done += len(window.places)
+    for places, rows, window in after_reading(model, ids, state):
+        found = window.layers[layer - 1].state(part).cpu().numpy()[rows]
+        values[places] = found.clip(-LARGEST, LARGEST)  # what float16 holds
+        done += len(places)
         if progress is not None:
             progress(done, len(ids))
     return values
+
+
+def after_reading(
+    model: LanguageModel, ids: NDArray[np.integer], state: StatePolicy
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_], Window]]:
+    """(places in `ids` of tokens just read, which rows of the window are the states after them, the window).
+
+    The rows of `activations` are those from which a token is predicted: they come after the token before it.
+    """
+    for window in activations(model, np.append(ids, model.vocabulary.eos_id), state=state):
+        rows = window.places > 0  # the first comes before any token
+        yield window.places[rows] - 1, rows, window

@@ -6,9 +6,10 @@ at each of them, and the stretches of a reference text in which they are on toge
 of them are, then by how few others are, then by length (`query_similar_activations` of its code). Here a
 unit may also be on below zero: what is on keeps one sign.
 
-A place p is one token of a text, and its row is the state from which that token is predicted: it has read
-what stands before p, as the rows of a trace have. Stretches are half-open, [first, last).
-That units are on together says that the model is in a similar state there; not what they stand for.
+A place p is one token of a text, and its row is the state after that token has been read, as in LSTMVis (the
+rows of a trace come one earlier: a token's row is the state that predicts it). Stretches are half-open,
+[first, last). That units are on together says that the model is in a similar state there; not what they
+stand for.
 
 N tokens of the reference text, T rows of the selection, H hidden size, U units of a query.
 """

@@ -114,6 +114,7 @@
           chosen: told.first + told.chosen,
           height: top + tall + 12,
           first: told.first,
+          read: told.read,
         })
       );
     else

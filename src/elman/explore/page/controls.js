@@ -138,13 +138,13 @@
   };
 
   /* Words under a plot whose column t begins at x = left + t·wide; too narrow columns leave words out. */
-  Elman.wordsUnder = function (tokens, { left, wide, chosen, height, first }) {
+  Elman.wordsUnder = function (tokens, { left, wide, chosen, height, first, read }) {
     const group = Elman.svg("g", { class: "words-under", "aria-hidden": "true" });
     const every = Math.max(1, Math.ceil(13 / wide));
     tokens.forEach(function (token, t) {
       if (first + t !== chosen && (t % every || Math.abs(first + t - chosen) < every)) return;
       const x = left + (t + 0.5) * wide;
-      const name = Elman.shown(token);
+      const name = read ? Elman.visible(token.input) : Elman.shown(token);
       group.append(
         Elman.svg(
           "text",

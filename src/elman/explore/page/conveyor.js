@@ -248,6 +248,7 @@
         chosen: token,
         height: 12,
         first: trace.first,
+        read: true,
       })
     );
     body.words.replaceChildren(under);

@@ -178,8 +178,8 @@
     update,
     on: ["token", "layer", "norm", "scale", "model", "detail", "models"],
     how:
-      "each line of a triangle is one loss, and its colour how strongly it pulls on the state so many " +
-      "words earlier. Colour that dies out near the diagonal is a vanishing gradient: from further back" +
-      " the model could not learn.",
+      "each line of a triangle is the loss of one word, each column the state after one word was read, and " +
+      "the colour how strongly that loss pulls on it. Colour that dies out near the diagonal is a vanishing " +
+      "gradient: from further back the model could not learn.",
   });
 })();

@@ -119,8 +119,8 @@
         `${Elman.PARTS[part]} of layer ${at + 1} of ${Elman.name(model)}: ${size} units down, ` +
         `${rows.length} words across. Arrow keys choose unit and word.`,
       hover: (row, t) => [
-        `unit ${units[row]} at ${Elman.shown(tokens[t])}`,
-        `${part} = ${Elman.number(rows[t][units[row]], 3)}, after reading ${Elman.visible(tokens[t].input)}`,
+        `unit ${units[row]} after reading ${Elman.visible(tokens[t].input)}`,
+        `${part} = ${Elman.number(rows[t][units[row]], 3)}; next comes ${Elman.shown(tokens[t])}`,
         told(units[row]),
       ],
       pick: (row, t) => Elman.set({ unit: units[row], token: trace.first + t, from: -1, to: -1 }),
@@ -142,6 +142,7 @@
       height: 190,
       left: 44,
       tokens,
+      read: true,
       first: trace.first,
       chosen: column,
       low: signed ? Math.min(-1, ...values) : 0,
@@ -167,8 +168,8 @@
     update,
     on: ["token", "unit", "layer", "part", "sort", "model", "detail", "models"],
     how:
-      "one line for each unit, one column for each word; the colour is the value of the unit when it " +
-      "predicts that word. Columns that change together are what the layer noticed, long stripes are " +
-      "what it holds on to.",
+      "one line for each unit, one column for each word read; the colour is the value of the unit after " +
+      "it. Columns that change together are what the layer noticed, long stripes are what it holds on " +
+      "to. From the framed column the chosen word was predicted.",
   });
 })();

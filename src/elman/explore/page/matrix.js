@@ -79,6 +79,7 @@
             chosen: first + chosen.column,
             height: 12,
             first,
+            read: true,
           })
         );
     }

@@ -101,7 +101,7 @@
       at = Elman.layerOf(trace),
       { states } = trace.layers[at];
     const which = states[Elman.state.part] ? Elman.state.part : "h",
-      rows = states[which];
+      rows = states[which].slice(1); // after each word has been read; the first comes before any
     part.update(
       Object.keys(states)
         .sort()
@@ -112,8 +112,9 @@
     from.update(range ? range[0] + 1 : token + 1, 1, trace.total);
     to.update(range ? range[1] + 1 : token + 1, 1, trace.total);
     const low = range ? range[0] - trace.first : -1,
-      high = range ? range[1] - trace.first : -1;
-    const inside = range && low >= 0 && high < rows.length;
+      end = trace.first + rows.length === trace.total - 1; // nothing reads the last word of the text
+    const high = range ? Math.min(range[1] - trace.first, end ? rows.length - 1 : Infinity) : -1;
+    const inside = range && low >= 0 && low <= high && high < rows.length;
     if (!inside) {
       body.range.textContent = range
         ? "The range is longer than the window of states."
@@ -289,7 +290,7 @@
     on: ["token", "from", "to", "unit", "layer", "part", "threshold", "model", "detail", "models", "similar"],
     how:
       "choose a few words: the lines are the units that hold one sign, beyond the dashed threshold, " +
-      "through all of them. If the places found in the other text have something in common with yours, " +
+      "after each of them. If the places found in the other text have something in common with yours, " +
       "that may be what these units keep.",
   });
 })();
