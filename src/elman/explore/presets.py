@@ -90,7 +90,7 @@ PRESETS: tuple[Preset, ...] = (
         "view": "memory",
         "token": 10,
         "range": (10, 13),
-        "note": "Which units stay on over “300 billion on”? For the models of Elman's README nearly all "
-        "the places found, in speeches that they never saw, were other sums of money.",
+        "note": "Which units stay on after each word of “300 billion on”? For the models of Elman's README "
+        "every place found, in speeches that they never saw, was another sum of money.",
     },
 )
