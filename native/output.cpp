@@ -85,7 +85,7 @@ template <class Kind> class Worker {
             next.add(task_.weight + (word + CHUNK) * H, after(word) * H);
             for_panels(H, [&]<int C, bool PARTIAL>(long column, int last) {  // dh += Eᵀ W
                 product<Kind, C, PARTIAL>(dh + column, at_.padded_h, rows_, true, (words + DEPTH - 1) / DEPTH, e, 1,
-                                          R, w + column, H, last, next);
+                                          R, w + column, H, last, &next);
             });
         }
     }
@@ -218,7 +218,7 @@ template <class Kind> class Worker {
                 next.add(task_.dweight + (word + CHUNK) * H, after(word) * H);
                 for_panels(H, [&]<int C, bool PARTIAL>(long column, int last) {
                     product<Kind, C, PARTIAL>(task_.dweight + word * H + column, H, words, add, depth, e, depth, 1,
-                                              mine_ + at_.scaled + column * depth, PANEL, last, next);
+                                              mine_ + at_.scaled + column * depth, PANEL, last, &next);
                 });
             }
             for (long v = 0; task_.dbias && v < words; v++) {

@@ -146,9 +146,9 @@ class Ahead {
 // to[r][·] (= | +=) Σ_k a(r, k) b[k][·] for `rows` rows and the C vectors at one panel
 template <class Kind, int C, bool PARTIAL>
 ELMAN_INLINE void product(float* to, long to_row, long rows, bool add, long K, const uint32_t* a, long a_row, long a_k,
-                          const uint32_t* b, long b_k, int last, Ahead& ahead) {
+                          const uint32_t* b, long b_k, int last, Ahead* ahead = nullptr) {
     for (long r = 0; r < rows; r += ROWS) {
-        ahead.fetch();
+        if (ahead) ahead->fetch();
         with_rows<ROWS>(static_cast<int>(rows - r < ROWS ? rows - r : ROWS), [&]<int M>() {
             Tile<M, C> tile{};
             float* out = to + r * to_row;
