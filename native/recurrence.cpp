@@ -1,7 +1,8 @@
 // A recurrent layer forward (recurrence.hpp), one source for every instruction set and cell.
 //
 //   once        W and U packed by units:  [block][gate][k][units], the bias likewise
-//   by chunks   gates = b + x W, all rows of some steps in one product
+//   by chunks   gates = b + x W, all rows of some steps in one product; where x is looked up: the whole table once, and
+//               by chunks its rows are copied
 //   by steps    gates += h' U, then the gates' functions on the tile while it is in the first-level cache
 //
 // One buffer, `gates`, takes the sums and keeps what the functions make of them: what backward needs. It is
@@ -39,7 +40,8 @@ template <class C, class Kind> class Forward {
         w_ = parts_.add(panels * depth_x_);
         u_ = parts_.add(panels * depth_h_);
         bias_ = parts_.add(plan_.padded * C::SLOTS);
-        x_ = parts_.add(copy_x_ ? plan_.N * x_row_ : 0);
+        x_ = parts_.add(copy_x_ ? plan_.U * x_row_ : 0);
+        table_ = parts_.add(task.shape.rows ? plan_.U * C::SLOTS * plan_.padded : 0);
         h_ = parts_.add(CONVERT ? plan_.N * h_row_ : 0);
         c_ = parts_.add(C::CELL ? plan_.B * plan_.state_row : 0);
         // With nothing to keep there is one chunk of gates; h_prev of all rows stays, it is small.
@@ -60,20 +62,23 @@ template <class C, class Kind> class Forward {
     uint32_t* words(long part) const { return reinterpret_cast<uint32_t*>(base_ + part); }
     float* h_prev(long row) const { return states_ + row * plan_.state_row; }
     float* c(long b) const { return base_ + c_ + b * plan_.state_row; }
+    float* table(long row, long vector) const {
+        return base_ + table_ + plan_.slots_at(row, plan_.U, vector, C::SLOTS);
+    }
     float* gates(long row, long vector) const { return gates_ + plan_.gates_at(row - gates_from_, gate_rows_, vector); }
 
     void member(const Member& me) {
         prepare(me);
         me.wait();
+        if (task_.shape.rows) inputs(me, 0, plan_.U, C::SLOTS, [&](long row, long vector) { return table(row, vector); });
         for (long s = 0; s < plan_.T;) {
             long end = s, rows = 0;
             while (end < plan_.T && rows < chunk_rows_) rows += plan_.rows_at(end++);
             const Step& first = plan_.steps[static_cast<size_t>(task_.shape.reverse ? end - 1 : s)];
-            if (!task_.saved) {
-                if (me.index == 0) gates_from_ = first.row;
-                me.wait();
-            }
-            from_x(me, first.row, rows);
+            if (!task_.saved && me.index == 0) gates_from_ = first.row;
+            me.wait();
+            if (task_.shape.rows) look_up(me, first.row, rows);
+            else inputs(me, first.row, rows, C::SAVED, [&](long row, long vector) { return gates(row, vector); });
             me.wait();
             for (; s < end; s++) {
                 step(me, s);
@@ -94,7 +99,7 @@ template <class C, class Kind> class Forward {
                                task_.weights.weight_hh + row * plan_.H, units, plan_.H);
             pack_bias(vector, gate, columns, units, row);
         }
-        if (copy_x_) convert_rows<Kind>(words(x_), x_row_, task_.x, plan_.N, plan_.D, me);
+        if (copy_x_) convert_rows<Kind>(words(x_), x_row_, task_.x, plan_.U, plan_.D, me);
         // rows that join at a step come with their first state
         long joined = 0;
         for (const Step& step : plan_.steps) {
@@ -128,25 +133,34 @@ template <class C, class Kind> class Forward {
         }
     }
 
-    // gates = b + W x for `rows` rows from `first` on
-    void from_x(const Member& me, long first, long rows) {
+    // b + W x for `rows` rows of x from `first` on; at(row, vector): where those of a block go, `slots` slots a row
+    template <class At> void inputs(const Member& me, long first, long rows, long slots, const At& at) {
         Left x{copy_x_ ? words(x_) : reinterpret_cast<const uint32_t*>(task_.x), x_row_, 1, depth_x_};
         const uint32_t* all = x.at + first * x_row_;
         for_blocks(me, plan_.vectors, rows, [&](long vector, long columns, long from, long to) {
             const float* bias = base_ + bias_ + vector * C::SLOTS * LANES;
-            const long row = C::SAVED * columns * LANES;
+            const long row = slots * columns * LANES;
+            float* sums = at(first + from, vector);
             x.at = all + from * x_row_;
             for (int gate = 0; gate < C::GATES; gate++) {
-                const long at = C::FROM_X[gate] * columns * LANES;
-                panel_product<Kind>(columns, gates(first + from, vector) + at, row, bias + at, 0, to - from,
-                                    x, panel(w_, depth_x_, vector, gate, columns));
+                const long slot = C::FROM_X[gate] * columns * LANES;
+                panel_product<Kind>(columns, sums + slot, row, bias + slot, 0, to - from, x,
+                                    panel(w_, depth_x_, vector, gate, columns));
             }
             if constexpr (C::SLOTS > C::GATES) {  // what comes from h alone starts with its bias
-                const long at = C::FROM_H[C::GATES - 1] * columns * LANES;
-                for (long r = from; r < to; r++)
-                    for (long u = 0; u < columns * LANES; u += LANES)
-                        store(gates(first + r, vector) + at + u, load(bias + at + u));
+                const long slot = C::FROM_H[C::GATES - 1] * columns * LANES;
+                for (long r = 0; r < to - from; r++)
+                    for (long u = slot; u < slot + columns * LANES; u += LANES) store(sums + r * row + u, load(bias + u));
             }
+        });
+    }
+
+    // gates = b + W x for `rows` places from `first` on, from the table
+    void look_up(const Member& me, long first, long rows) {
+        for_blocks(me, plan_.vectors, rows, [&](long vector, long columns, long from, long to) {
+            const size_t bytes = static_cast<size_t>(C::SLOTS * columns * LANES) * sizeof(float);
+            for (long n = first + from; n < first + to; n++)
+                memcpy(gates(n, vector), table(task_.shape.rows[n], vector), bytes);
         });
     }
 
@@ -198,7 +212,7 @@ template <class C, class Kind> class Forward {
     const int threads_;
     Parts parts_;
     bool copy_x_;
-    long chunk_rows_, gate_rows_, gates_from_ = 0, x_row_, h_row_, w_, u_, bias_, x_, h_, c_, saved_, states_at_;
+    long chunk_rows_, gate_rows_, gates_from_ = 0, x_row_, h_row_, w_, u_, bias_, x_, table_, h_, c_, saved_, states_at_;
     float *base_ = nullptr, *gates_ = nullptr, *states_ = nullptr;
 };
 

@@ -31,7 +31,7 @@ struct Step {
 };
 
 template <class C> struct Plan {
-    long T, B, D, H, N = 0;
+    long T, B, D, H, N = 0, U;
     long vectors, padded;        // of H: ceil(H / LANES), and the units they hold
     long state_row;              // floats from row to row of h_prev
     std::vector<Step> steps;     // in the order taken
@@ -46,14 +46,16 @@ template <class C> struct Plan {
             steps[static_cast<size_t>(s.reverse ? T - 1 - t : t)] = {N, s.batch_sizes[t]};
             N += s.batch_sizes[t];
         }
+        U = s.rows ? s.table_rows : N;
         h_prev = round_up(N * C::SAVED * padded, 16);
         saved = h_prev + N * state_row;
     }
 
     // Where row `row` of `rows` has the slots of one block, each columns · LANES floats.
-    long gates_at(long row, long rows, long vector) const {
-        return (vector * rows + row * columns_at(vector, vectors)) * C::SAVED * LANES;
+    long slots_at(long row, long rows, long vector, long slots) const {
+        return (vector * rows + row * columns_at(vector, vectors)) * slots * LANES;
     }
+    long gates_at(long row, long rows, long vector) const { return slots_at(row, rows, vector, C::SAVED); }
     long rows_at(long step) const { return step < 0 || step >= T ? 0 : steps[static_cast<size_t>(step)].rows; }
 };
 
