@@ -28,7 +28,8 @@ struct RecurrenceShape {
     const int64_t* rows;  // [N], each in 0 … U-1: the row of x at each place; null: its own, and U = N
     long table_rows;      // U, at least 1; unused where `rows` is null
     int threads;
-    bool bf16;  // x, h, gradients and weights rounded to bfloat16 before each product; the rest is float32
+    bool bf16;  // x, h, weights and gradients of sums rounded to bfloat16 before each product, and so are the gates and
+                // states that backward finds saved; the rest is float32
 };
 
 struct RecurrenceWeights {  // as torch.nn keeps them

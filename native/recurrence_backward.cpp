@@ -62,8 +62,12 @@ template <class C, class Kind> class Backward {
     static constexpr long left_tile() { return (RUN / DEPTH + 4) * ROWS + 3 * REGISTERS; }
 
     uint32_t* words(long part) const { return reinterpret_cast<uint32_t*>(base_ + part); }
-    const float* gates(long row, long vector) const { return task_.saved + plan_.gates_at(row, plan_.N, vector); }
-    const float* h_prev(long row) const { return task_.saved + plan_.h_prev + row * plan_.state_row; }
+    const Stored* gates(long row, long vector) const {
+        return reinterpret_cast<const Stored*>(task_.saved) + plan_.slots_at(row, plan_.N, vector, C::SAVED);
+    }
+    const Stored* h_prev(long row) const {
+        return reinterpret_cast<const Stored*>(task_.saved + plan_.h_prev + row * plan_.h_row);
+    }
     Stored* da(const Sums& of, long row) const { return reinterpret_cast<Stored*>(base_ + of.da + row * da_row_); }
     float* direct(long b) const { return base_ + direct_ + b * plan_.state_row; }
     float* dc(long b) const { return base_ + dc_ + b * plan_.state_row; }
@@ -76,10 +80,7 @@ template <class C, class Kind> class Backward {
             step(me, s);
             me.wait();
         }
-        if (task_.shape.rows) {
-            sum_places(me);
-            me.wait();
-        }
+        if (task_.shape.rows) sum_places(me), me.wait();
         if (task_.dx) inputs(me);
         if (task_.shape.rows) weights(me, of_x_, true, false), weights(me, of_h_, false, true);
         else weights(me, of_h_, true, true);
@@ -89,7 +90,7 @@ template <class C, class Kind> class Backward {
         pack_weights(me, u_, task_.weights.weight_hh, plan_.H);
         if (task_.dx) pack_weights(me, w_, task_.weights.weight_ih, plan_.D);
         if (task_.dweight_ih) pack_states(me, x_, of_x_, task_.x, plan_.D, plan_.D);
-        if (task_.dweight_hh) pack_states(me, h_, of_h_, h_prev(0), plan_.state_row, plan_.H);
+        if (task_.dweight_hh) pack_states(me, h_, of_h_, h_prev(0), plan_.h_row * DEPTH, plan_.H);
     }
 
     // [G·H, n] -> [block of n][gate][k][columns]
@@ -106,7 +107,7 @@ template <class C, class Kind> class Backward {
     uint32_t* panel(long part, long vector) { return words(part) + vector * LANES * C::GATES * depth_h_; }
 
     // [rows, n] -> [block of n][k = row][columns]
-    void pack_states(const Member& me, long part, const Sums& of, const float* from, long from_row, long n) {
+    void pack_states(const Member& me, long part, const Sums& of, const auto* from, long from_row, long n) {
         for_blocks(me, vectors_of(n), of.depth, [&](long vector, long columns, long w, long end) {
             pack_rows<Kind>(words(part) + vector * LANES * of.depth + w * columns * LANES, columns,
                             from + w * DEPTH * from_row + vector * LANES, from_row, n - vector * LANES,
@@ -136,8 +137,8 @@ template <class C, class Kind> class Backward {
         return a;
     }
 
-    // The cell on rows from … to, vector v of the block at `vector`. from_after: dh of the first row of the batch, as
-    // it comes from the step after, PANEL floats from row to row; rows that had their last step here have none.
+    // The cell on rows from … to, vector v of the block at `vector`. from_after: dh of row 0, as it comes from the step
+    // after, PANEL floats from row to row; rows that had their last step here have none.
     void cells(long s, long from, long to, long vector, long v, const float* from_after) {
         const long u = (vector + v) * LANES, slot = columns_at(vector, plan_.vectors) * LANES;
         const long now = plan_.rows_at(s), after = plan_.rows_at(s + 1);
@@ -156,10 +157,10 @@ template <class C, class Kind> class Backward {
             }
             const long row = first + r;
             dh += some(task_.doutput, row);  // forward: output = h, and h goes on to the step after
-            Floats c_prev{}, tanh_c{}, sums[C::SLOTS], directly{};
-            const float* a = gates(row, vector) + v * LANES;
-            if constexpr (C::CELL) c_prev = load(a + C::SLOTS * slot), tanh_c = load(a + (C::SLOTS + 1) * slot);
-            C::backward(a, slot, load(h_prev(row) + u), c_prev, tanh_c, dh, dc_now, sums, directly);
+            Floats saved[C::SAVED], h_before{}, sums[C::SLOTS], directly{};
+            for (int k = 0; k < C::SAVED; k++) saved[k] = load_stored(gates(row, vector) + v * LANES + k * slot);
+            if constexpr (C::DIRECT) h_before = load_stored(h_prev(row) + u);
+            C::backward(saved, h_before, dh, dc_now, sums, directly);
             for (int k = 0; k < C::SLOTS; k++) store_as(da(of_h_, row) + k * plan_.padded + u, sums[k]);
             if constexpr (C::CELL) store(dc(r) + u, dc_now);
             if constexpr (C::DIRECT) store(direct(r) + u, directly);
@@ -215,7 +216,8 @@ template <class C, class Kind> class Backward {
             const long w = of.depth * run / runs, w_end = of.depth * (run + 1) / runs;
             for (int slot = 0; slot < C::SLOTS; slot++) {
                 const Asked asked{x ? gate_of(C::FROM_X, slot) : -1, h ? gate_of(C::FROM_H, slot) : -1, slot};
-                for (long unit = begin; unit < end && (asked.x >= 0 || asked.h >= 0); unit += TILES * ROWS)
+                if (asked.x < 0 && asked.h < 0) continue;
+                for (long unit = begin; unit < end; unit += TILES * ROWS)
                     units(me, of, asked, unit, std::min(unit + TILES * ROWS, end), w, w_end);
             }
         }

@@ -33,10 +33,12 @@ struct Step {
 template <class C> struct Plan {
     long T, B, D, H, N = 0, U;
     long vectors, padded;        // of H: ceil(H / LANES), and the units they hold
-    long state_row;              // floats from row to row of h_prev
+    long state_row;              // floats from row to row of a state
+    long h_row;                  // words from row to row of h_prev
     std::vector<Step> steps;     // in the order taken
 
-    // What is saved, in floats from the start: gates [block][N][SAVED][units], then h_prev [N][units].
+    // What is saved, each as the products take it (bfloat16 or float32), in words from the start:
+    // gates [block][N][SAVED][units], then h_prev [N][units].
     long gates = 0, h_prev, saved;
 
     explicit Plan(const RecurrenceShape& s)
@@ -47,15 +49,16 @@ template <class C> struct Plan {
             N += s.batch_sizes[t];
         }
         U = s.rows ? s.table_rows : N;
-        h_prev = round_up(N * C::SAVED * padded, 16);
-        saved = h_prev + N * state_row;
+        const long to_a_word = s.bf16 ? 2 : 1;
+        h_row = stride_of(padded / to_a_word);
+        h_prev = round_up(N * C::SAVED * padded / to_a_word, 16);
+        saved = h_prev + N * h_row;
     }
 
     // Where row `row` of `rows` has the slots of one block, each columns · LANES floats.
     long slots_at(long row, long rows, long vector, long slots) const {
         return (vector * rows + row * columns_at(vector, vectors)) * slots * LANES;
     }
-    long gates_at(long row, long rows, long vector) const { return slots_at(row, rows, vector, C::SAVED); }
     long rows_at(long step) const { return step < 0 || step >= T ? 0 : steps[static_cast<size_t>(step)].rows; }
 };
 
@@ -100,10 +103,10 @@ void convert_rows(uint32_t* to, long to_row, const float* from, long rows, long 
         }
 }
 
-// H floats with zeros behind them, to a row of whole vectors; null: zeros
-inline void copy_padded(float* to, const float* from, long n) {
+// n floats with zeros behind them, to a row of whole vectors; null: zeros
+template <class To> void copy_padded(To* to, const float* from, long n) {
     for (long k = 0; k < n; k += LANES)
-        store(to + k, from ? load_first(from + k, n - k < LANES ? static_cast<int>(n - k) : LANES) : Floats{});
+        store_as(to + k, from ? load_first(from + k, n - k < LANES ? static_cast<int>(n - k) : LANES) : Floats{});
 }
 
 }  // namespace elman::ELMAN_ISA

@@ -50,9 +50,15 @@ ELMAN_INLINE void store(float* to, Floats v) { memcpy(to, &v, sizeof v); }
 
 // The first n of LANES (0 <= n <= LANES); the other lanes are 0 and are neither read nor written.
 #if defined(__AVX512F__)
+// All of them without a mask: a masked load waits for the stores before it (Zen 5), which a loop over rows cannot afford.
 ELMAN_INLINE __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
-ELMAN_INLINE Floats load_first(const float* from, int n) { return Floats(_mm512_maskz_loadu_ps(first(n), from)); }
-ELMAN_INLINE void store_first(float* to, Floats v, int n) { _mm512_mask_storeu_ps(to, first(n), __m512(v)); }
+ELMAN_INLINE Floats load_first(const float* from, int n) {
+    return n == LANES ? load(from) : Floats(_mm512_maskz_loadu_ps(first(n), from));
+}
+ELMAN_INLINE void store_first(float* to, Floats v, int n) {
+    if (n == LANES) store(to, v);
+    else _mm512_mask_storeu_ps(to, first(n), __m512(v));
+}
 #else
 ELMAN_INLINE Floats load_first(const float* from, int n) {
     Floats v{};
@@ -111,7 +117,7 @@ ELMAN_INLINE Floats exp_small(Floats x) {
 // bfloat16: the upper half of a float32, rounded to nearest, ties to even; NaN stays NaN.
 ELMAN_INLINE Words bf16_bits(Floats x) {  // in the lower half of each word
 #if defined(__AVX512BF16__)
-    return Words(_mm512_cvtepu16_epi32(__m256i(_mm512_cvtneps_pbh(__m512(x)))));
+    return Words(_mm512_maskz_cvtepu16_epi32(0xffff, __m256i(_mm512_cvtneps_pbh(__m512(x)))));
 #else
     Words bits = load_as<Words>(&x);
     Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
@@ -142,8 +148,12 @@ ELMAN_INLINE Words bf16_words(Floats first, Floats second) {
 #endif
 }
 ELMAN_INLINE Floats load_bf16(const uint16_t* from) {
+#if defined(__AVX512F__)  // what GCC makes of the conversion takes twice the instructions
+    Words wide = Words(_mm512_maskz_cvtepu16_epi32(0xffff, load_as<__m256i>(from))) << 16;
+#else
     typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
     Words wide = __builtin_convertvector(load_as<Halves>(from), Words) << 16;
+#endif
     return load_as<Floats>(&wide);
 }
 ELMAN_INLINE Floats load_stored(const float* from) { return load(from); }

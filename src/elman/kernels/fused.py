@@ -2,7 +2,8 @@
 
 Equal to `backends.sequence_forward` and `sequence_backward` with the cells of `elman.cells`, in float32 on
 the CPU: any number of rows at each step, either direction, with or without biases. Under autocast the
-products are in bfloat16 where that is faster (`native.rounds_to_bf16`), the rest is float32.
+products are in bfloat16 where that is faster (`native.rounds_to_bf16`), and so is what is saved for
+backward; sums, gates and states are float32.
 
 T steps, B batch, N = sum of batch_sizes rows, U rows of x, D input size, H hidden size, G gates.
 """
