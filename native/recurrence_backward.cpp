@@ -32,7 +32,8 @@ template <class C, class Kind> class Backward {
   public:
     explicit Backward(const RecurrenceBackward& task)
         : task_(task), plan_(task.shape), vectors_x_(vectors_of(plan_.D)), depth_h_(words_of<Kind>(plan_.H)),
-          of_h_{plan_.N, words_of<Kind>(plan_.N)}, of_x_{plan_.U, words_of<Kind>(plan_.U)}, threads_(worthwhile_threads(task.shape, C::GATES)) {
+          of_h_{plan_.N, words_of<Kind>(plan_.N)}, of_x_{plan_.U, words_of<Kind>(plan_.U)},
+          places_(task.shape.rows, plan_.N, plan_.U), threads_(worthwhile_threads(task.shape, C::GATES)) {
         da_row_ = stride_of(C::SLOTS * plan_.padded / DEPTH);
         u_ = parts_.add(plan_.padded * C::GATES * depth_h_);
         w_ = parts_.add(task.dx ? vectors_x_ * LANES * C::GATES * depth_h_ : 0);
@@ -40,7 +41,6 @@ template <class C, class Kind> class Backward {
         h_ = parts_.add(task.dweight_hh ? plan_.padded * of_h_.depth : 0);
         auto sums = [&](long rows) { return parts_.add(rows * da_row_ + 2 * REGISTERS); };  // read in whole vectors
         of_h_.da = sums(plan_.N), of_x_.da = task.shape.rows ? sums(plan_.U) : of_h_.da;
-        if (task.shape.rows) sort_places();
         direct_ = parts_.add(C::DIRECT ? plan_.B * plan_.state_row : 0);
         dc_ = parts_.add(C::CELL ? plan_.B * plan_.state_row : 0);
         dh_ = parts_.add(threads_ * plan_.B * PANEL);
@@ -98,7 +98,8 @@ template <class C, class Kind> class Backward {
         const long vectors = vectors_of(n);
         const auto [begin, end] = me.share((vectors + COLUMNS - 1) / COLUMNS * C::GATES);
         for (long item = begin; item < end; item++) {
-            const long vector = item / C::GATES * COLUMNS, gate = item % C::GATES, columns = columns_at(vector, vectors);
+            const long vector = item / C::GATES * COLUMNS, gate = item % C::GATES;
+            const long columns = columns_at(vector, vectors);
             pack_rows<Kind>(panel(part, vector) + gate * depth_h_ * columns * LANES, columns,
                             weight + gate * plan_.H * n + vector * LANES, n, n - vector * LANES, plan_.H);
         }
@@ -167,28 +168,17 @@ template <class C, class Kind> class Backward {
         }
     }
 
-    // The places n of each row u of x: order_[first_[u]], …, order_[first_[u + 1] - 1], ascending.
-    void sort_places() {
-        first_.assign(static_cast<size_t>(plan_.U) + 1, 0), order_.resize(static_cast<size_t>(plan_.N));
-        for (long n = 0; n < plan_.N; n++) first_[static_cast<size_t>(task_.shape.rows[n]) + 1]++;
-        for (size_t u = 1; u < first_.size(); u++) first_[u] += first_[u - 1];
-        std::vector<long> next(first_);
-        for (long n = 0; n < plan_.N; n++) order_[static_cast<size_t>(next[static_cast<size_t>(task_.shape.rows[n])]++)] = n;
-    }
-
     // da of row u of x = Σ of its places                          forward: a[n] = W x[rows[n]] + …
     void sum_places(const Member& me) {
         constexpr int MOST = 8;
         const auto [begin, end] = me.share(C::SLOTS * plan_.vectors);
-        for (size_t u = 0; u + 1 < first_.size(); u++)
+        for (long u = 0; u < plan_.U; u++)
             for (long v = begin; v < end; v += MOST)
                 with_rows<MOST>(static_cast<int>(std::min<long>(end - v, MOST)), [&]<int M>() {
                     Floats sums[M]{};
-                    for (long at = first_[u]; at < first_[u + 1]; at++) {
-                        const Stored* from = da(of_h_, order_[static_cast<size_t>(at)]) + v * LANES;
-                        for (int m = 0; m < M; m++) sums[m] += load_stored(from + m * LANES);
-                    }
-                    for (int m = 0; m < M; m++) store_as(da(of_x_, static_cast<long>(u)) + (v + m) * LANES, sums[m]);
+                    for (const long* n = places_.begin(u); n < places_.begin(u + 1); n++)
+                        for (int m = 0; m < M; m++) sums[m] += load_stored(da(of_h_, *n) + (v + m) * LANES);
+                    for (int m = 0; m < M; m++) store_as(da(of_x_, u) + (v + m) * LANES, sums[m]);
                 });
     }
 
@@ -241,7 +231,8 @@ template <class C, class Kind> class Backward {
         alignas(64) float sums[TILES * LEFT_VECTORS * LANES] = {};
         long columns[TILES] = {};
         for (long tile = 0; tile < tiles; tile++) columns[tile] = first(tile);
-        pack_left<Kind>(packed, left_tile(), da(of, k) + asked.slot * plan_.padded, da_row_ * DEPTH, columns, tiles, depth, sums);
+        pack_left<Kind>(packed, left_tile(), da(of, k) + asked.slot * plan_.padded, da_row_ * DEPTH, columns, tiles,
+                        depth, sums);
         for (long tile = 0; tile < tiles; tile++)
             for (long u = first(tile); u < first(tile + 1); u++) {
                 const float sum = sums[tile * LEFT_VECTORS * LANES + u - first(tile)];
@@ -273,7 +264,7 @@ template <class C, class Kind> class Backward {
     const Plan<C> plan_;
     const long vectors_x_, depth_h_;
     Sums of_h_, of_x_;  // of all places; of the rows of x, the same unless x is looked up
-    std::vector<long> first_, order_;
+    const Places places_;
     const int threads_;
     Parts parts_;
     long da_row_, u_, w_, x_, h_, direct_, dc_, dh_, left_;

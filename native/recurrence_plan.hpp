@@ -62,6 +62,23 @@ template <class C> struct Plan {
     long rows_at(long step) const { return step < 0 || step >= T ? 0 : steps[static_cast<size_t>(step)].rows; }
 };
 
+// The places n of each row u of x, ascending: begin(u) … begin(u + 1). Rows may be null: there are none then.
+class Places {
+  public:
+    Places(const int64_t* rows, long N, long U) {
+        if (!rows) return;
+        first_.resize(static_cast<size_t>(U) + 1), order_.resize(static_cast<size_t>(N));
+        for (long n = 0; n < N; n++) first_[static_cast<size_t>(rows[n]) + 1]++;
+        for (size_t u = 1; u < first_.size(); u++) first_[u] += first_[u - 1];
+        std::vector<long> next(first_);
+        for (long n = 0; n < N; n++) order_[static_cast<size_t>(next[static_cast<size_t>(rows[n])]++)] = n;
+    }
+    const long* begin(long u) const { return order_.data() + first_[static_cast<size_t>(u)]; }
+
+  private:
+    std::vector<long> first_, order_;
+};
+
 // Calls f(vector, columns, first row, end) for what member `me` has of the blocks of `vectors` vectors × `rows` rows.
 template <class F> ELMAN_INLINE void for_blocks(const Member& me, long vectors, long rows, const F& f) {
     struct Cut {
