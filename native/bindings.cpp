@@ -128,11 +128,11 @@ class Stream {
 
 // One direction of one layer. What forward saves has the layout of one instruction set: backward names it.
 using Addresses = std::vector<Address>;
-
-elman::RecurrenceShape recurrence_shape(int cell, const std::vector<int64_t>& batch_sizes, long input_size,
-                                        long hidden_size, bool reverse, int threads, bool bf16) {
-    return {static_cast<elman::Cell>(cell), static_cast<long>(batch_sizes.size()), batch_sizes.at(0), input_size,
-            hidden_size, batch_sizes.data(), reverse, threads, bf16};
+using Sizes = std::array<long, 3>;  // D, H, U
+elman::RecurrenceShape recurrence_shape(int cell, const std::vector<int64_t>& batch_sizes, const Sizes& sizes,
+                                        bool reverse, Address rows, int threads, bool bf16) {
+    return {static_cast<elman::Cell>(cell), static_cast<long>(batch_sizes.size()), batch_sizes.at(0), sizes[0],
+            sizes[1], batch_sizes.data(), reverse, at<const int64_t>(rows), sizes[2], threads, bf16};
 }
 
 elman::RecurrenceWeights recurrence_weights(const Addresses& a) {
@@ -146,16 +146,16 @@ const elman::Kernels& kernels_of(const std::string& instruction_set) {
 }
 
 size_t recurrence_saved_floats(const std::string& instruction_set, int cell, const std::vector<int64_t>& batch_sizes,
-                               long input_size, long hidden_size) {
+                               const Sizes& sizes, bool bf16) {
     return kernels_of(instruction_set).recurrence.saved_floats(
-        recurrence_shape(cell, batch_sizes, input_size, hidden_size, false, 1, false));
+        recurrence_shape(cell, batch_sizes, sizes, false, 0, 1, bf16));
 }
 
-// tensors: weight_ih, weight_hh, bias_ih, bias_hh, x, h, c, output, last h, last c, saved
+// tensors: weight_ih, weight_hh, bias_ih, bias_hh, x, h, c, output, last h, last c, saved, rows
 void recurrence_forward(const std::string& instruction_set, int cell, const std::vector<int64_t>& batch_sizes,
-                        long input_size, long hidden_size, bool reverse, const Addresses& a, int threads, bool bf16) {
+                        const Sizes& sizes, bool reverse, const Addresses& a, int threads, bool bf16) {
     const elman::RecurrenceForward task{
-        recurrence_shape(cell, batch_sizes, input_size, hidden_size, reverse, threads, bf16), recurrence_weights(a),
+        recurrence_shape(cell, batch_sizes, sizes, reverse, a.at(11), threads, bf16), recurrence_weights(a),
         at<const float>(a.at(4)), at<const float>(a.at(5)), at<const float>(a.at(6)), at<float>(a.at(7)),
         at<float>(a.at(8)), at<float>(a.at(9)), at<float>(a.at(10))};
     const elman::Kernels& kernels = kernels_of(instruction_set);
@@ -164,11 +164,11 @@ void recurrence_forward(const std::string& instruction_set, int cell, const std:
 }
 
 // tensors: weight_ih, weight_hh, bias_ih, bias_hh, x, saved, doutput, dlast h, dlast c; then the results:
-// dx, dh, dc, dweight_ih, dweight_hh, dbias_ih, dbias_hh
+// dx, dh, dc, dweight_ih, dweight_hh, dbias_ih, dbias_hh; then rows
 void recurrence_backward(const std::string& instruction_set, int cell, const std::vector<int64_t>& batch_sizes,
-                         long input_size, long hidden_size, bool reverse, const Addresses& a, int threads, bool bf16) {
+                         const Sizes& sizes, bool reverse, const Addresses& a, int threads, bool bf16) {
     const elman::RecurrenceBackward task{
-        recurrence_shape(cell, batch_sizes, input_size, hidden_size, reverse, threads, bf16), recurrence_weights(a),
+        recurrence_shape(cell, batch_sizes, sizes, reverse, a.at(16), threads, bf16), recurrence_weights(a),
         at<const float>(a.at(4)), at<const float>(a.at(5)), at<const float>(a.at(6)), at<const float>(a.at(7)),
         at<const float>(a.at(8)), at<float>(a.at(9)), at<float>(a.at(10)), at<float>(a.at(11)), at<float>(a.at(12)),
         at<float>(a.at(13)), at<float>(a.at(14)), at<float>(a.at(15))};

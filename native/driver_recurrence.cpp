@@ -31,11 +31,12 @@ std::vector<Array> run(const elman::Kernels& kernels, const elman::RecurrenceSha
                H = shape.hidden_size, rows = G * H;
     long N = 0;
     for (long t = 0; t < shape.steps; t++) N += shape.batch_sizes[t];
+    const long U = shape.rows ? shape.table_rows : N;
     const Array wi = drawn(random, rows * D), wh = drawn(random, rows * H), bi = drawn(random, rows),
-                bh = drawn(random, rows), x = drawn(random, N * D), h = drawn(random, B * H), c = drawn(random, B * H),
+                bh = drawn(random, rows), x = drawn(random, U * D), h = drawn(random, B * H), c = drawn(random, B * H),
                 doutput = drawn(random, N * H), dh = drawn(random, B * H), dc = drawn(random, B * H);
     Array saved = unwritten(static_cast<long>(kernels.recurrence.saved_floats(shape)));
-    std::vector<Array> r{unwritten(N * H), unwritten(B * H), unwritten(lstm ? B * H : 0), unwritten(N * D),
+    std::vector<Array> r{unwritten(N * H), unwritten(B * H), unwritten(lstm ? B * H : 0), unwritten(U * D),
                          unwritten(B * H), unwritten(lstm ? B * H : 0), unwritten(rows * D), unwritten(rows * H),
                          unwritten(rows), unwritten(rows)};
     const elman::RecurrenceWeights weights{wi.data(), wh.data(), biased ? bi.data() : nullptr,
@@ -70,9 +71,14 @@ int drive_recurrence() {
                 batch_sizes.push_back(rows);
                 if (round % 2) rows -= among(rows);
             }
+            std::vector<int64_t> rows;  // in every third round x is looked up; not every row need be used
+            const long table_rows = 1 + among(40);
+            for (int64_t size : batch_sizes)
+                for (int64_t b = 0; b < size; b++) rows.push_back(among(static_cast<int>(table_rows)));
             const elman::RecurrenceShape shape{
                 static_cast<elman::Cell>(round % 4), static_cast<long>(batch_sizes.size()), batch_sizes[0],
-                sizes[among(12)], sizes[among(12)], batch_sizes.data(), among(2) == 1, 1 + among(3), among(3) == 0};
+                sizes[among(12)], sizes[among(12)], batch_sizes.data(), among(2) == 1,
+                round % 3 ? nullptr : rows.data(), table_rows, 1 + among(3), among(3) == 0};
             const auto first = run(*elman::find(*name), shape, seed), second = run(*elman::find(*name), shape, seed);
             for (size_t k = 0; k < first.size(); k++) {
                 bool bad = first[k].size() && std::memcmp(first[k].data(), second[k].data(), first[k].size() * 4) != 0;

@@ -15,21 +15,15 @@ ELMAN_INLINE Floats reciprocal(Floats x) {
 #endif
 }
 
-// The bound is what the comparison takes when x is NaN's opposite: NaN > bound is false, and NaN stays.
-ELMAN_INLINE Floats between(Floats x, float low, float high) {
-    x = x < low ? broadcast(low) : x;
-    return x > high ? broadcast(high) : x;
-}
-
 // 1 / (1 + exp(-x))
 ELMAN_INLINE Floats gate(Floats x) {
-    Exponential e = exponential(between(-x, -87.f, 87.f));
+    Exponential e = exponential(at_most(at_least(-x, -87.f), 87.f));
     return reciprocal(1.f + e.power + e.power * e.p);
 }
 
 // (e - 1) / (e + 1), e = exp(2 x), with e - 1 = (2^k - 1) + 2^k p free of cancellation
 ELMAN_INLINE Floats squash(Floats x) {
-    Exponential e = exponential(between(2.f * x, -20.f, 20.f));  // tanh(10) is 1 in float32
+    Exponential e = exponential(at_most(at_least(2.f * x, -20.f), 20.f));  // tanh(10) is 1 in float32
     Floats difference = (e.power - 1.f) + e.power * e.p;
     return difference * reciprocal(difference + 2.f);
 }

@@ -10,20 +10,19 @@ struct Gru {
     static constexpr int FROM_X[] = {0, 1, 2}, FROM_H[] = {0, 1, 3};
     static constexpr bool CELL = false, DIRECT = true;
 
-    // a: the sums of the slots, `slot` floats apart, replaced by r, z, n and h_n. Returns h.
-    ELMAN_INLINE Floats forward(float* a, long slot, Floats h_prev, Floats&, Floats&) {
-        Floats r = gate(load(a));         // r = sigmoid(x_r + h_r)
-        Floats z = gate(load(a + slot));  // z = sigmoid(x_z + h_z)
-        Floats h_n = load(a + 3 * slot);
-        Floats n = squash(load(a + 2 * slot) + r * h_n);  // n = tanh(x_n + r * h_n)
-        store(a, r), store(a + slot, z), store(a + 2 * slot, n);
+    // a: the sums of the slots, `slot` floats apart. Returns h; saved: r, z, n and h_n.
+    ELMAN_INLINE Floats forward(const float* a, long slot, Floats h_prev, Floats&, Floats* saved) {
+        const Floats r = gate(load(a));         // r = sigmoid(x_r + h_r)
+        const Floats z = gate(load(a + slot));  // z = sigmoid(x_z + h_z)
+        const Floats h_n = load(a + 3 * slot);
+        const Floats n = squash(load(a + 2 * slot) + r * h_n);  // n = tanh(x_n + r * h_n)
+        saved[0] = r, saved[1] = z, saved[2] = n, saved[3] = h_n;
         return (1.f - z) * n + z * h_prev;  // h = (1 - z) * n + z * h_prev
     }
 
     // da [SLOTS]: of the sums; direct: of h_prev, but for what comes through the sums.
-    ELMAN_INLINE void backward(const float* a, long slot, Floats h_prev, Floats, Floats, Floats dh, Floats&, Floats* da,
-                               Floats& direct) {
-        const Floats r = load(a), z = load(a + slot), n = load(a + 2 * slot), h_n = load(a + 3 * slot);
+    ELMAN_INLINE void backward(const Floats* saved, Floats h_prev, Floats dh, Floats&, Floats* da, Floats& direct) {
+        const Floats r = saved[0], z = saved[1], n = saved[2], h_n = saved[3];
         // forward: h = (1 - z) * n + z * h_prev
         const Floats dn = dh * (1.f - z), dz = dh * (h_prev - n);
         direct = dh * z;

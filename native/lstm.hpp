@@ -10,22 +10,21 @@ struct Lstm {
     static constexpr int FROM_X[] = {0, 1, 2, 3}, FROM_H[] = {0, 1, 2, 3};
     static constexpr bool CELL = true, DIRECT = false;
 
-    // a: the sums of the gates, `slot` floats apart, replaced by the gates. Returns h.
-    ELMAN_INLINE Floats forward(float* a, long slot, Floats, Floats& c, Floats& tanh_c) {
-        Floats i = gate(load(a));             // i = sigmoid(a_i)
-        Floats f = gate(load(a + slot));      // f = sigmoid(a_f)
-        Floats g = squash(load(a + 2 * slot));  // g = tanh(a_g)
-        Floats o = gate(load(a + 3 * slot));  // o = sigmoid(a_o)
-        c = f * c + i * g;                    // c = f * c_prev + i * g
-        tanh_c = squash(c);
-        store(a, i), store(a + slot, f), store(a + 2 * slot, g), store(a + 3 * slot, o);
-        return o * tanh_c;  // h = o * tanh(c)
+    // a: the sums of the gates, `slot` floats apart; c: of the step before, replaced. Returns h; saved: for backward.
+    ELMAN_INLINE Floats forward(const float* a, long slot, Floats, Floats& c, Floats* saved) {
+        const Floats i = gate(load(a));             // i = sigmoid(a_i)
+        const Floats f = gate(load(a + slot));      // f = sigmoid(a_f)
+        const Floats g = squash(load(a + 2 * slot));  // g = tanh(a_g)
+        const Floats o = gate(load(a + 3 * slot));  // o = sigmoid(a_o)
+        saved[0] = i, saved[1] = f, saved[2] = g, saved[3] = o, saved[4] = c;
+        c = f * c + i * g;      // c = f * c_prev + i * g
+        saved[5] = squash(c);
+        return o * saved[5];  // h = o * tanh(c)
     }
 
     // dc: of the cell, replaced by that of the cell before. da [SLOTS]: of the sums.
-    ELMAN_INLINE void backward(const float* a, long slot, Floats, Floats c_prev, Floats tanh_c, Floats dh, Floats& dc,
-                               Floats* da, Floats&) {
-        const Floats i = load(a), f = load(a + slot), g = load(a + 2 * slot), o = load(a + 3 * slot);
+    ELMAN_INLINE void backward(const Floats* saved, Floats, Floats dh, Floats& dc, Floats* da, Floats&) {
+        const Floats i = saved[0], f = saved[1], g = saved[2], o = saved[3], c_prev = saved[4], tanh_c = saved[5];
         // forward: h = o * tanh(c)
         const Floats d_o = dh * tanh_c;
         dc = dc + dh * o * (1.f - tanh_c * tanh_c);

@@ -143,22 +143,28 @@ template <class Kind> void pack_columns(uint32_t* to, long columns, const float*
         }
 }
 
-// from [K rows, `from_row` apart; n columns] -> to [word of k][columns · LANES]
-template <class Kind>
-void pack_rows(uint32_t* to, long columns, const float* from, long from_row, long n, long K) {
+// from [K rows, `from_row` apart; n columns] -> to [word of k][columns · LANES]. Of bfloat16 whole vectors are read.
+template <class Kind, class From>
+void pack_rows(uint32_t* to, long columns, const From* from, long from_row, long n, long K) {
     for (long w = 0; w < words_of<Kind>(K); w++)
         for (long c = 0; c < columns; c++, to += LANES) {
-            const long left = n - c * LANES;
+            const int left = static_cast<int>(n - c * LANES);
             auto row = [&](long k) {
-                const float* at = from + k * from_row + c * LANES;
-                return k >= K ? Floats{} : left >= LANES ? load(at) : load_first(at, static_cast<int>(left));
+                const From* at = from + k * from_row + c * LANES;
+                if (k >= K) return Floats{};
+                if constexpr (sizeof(From) == sizeof(float))
+                    if (left < LANES) return load_first(at, left);
+                return load_stored(at);
             };
             Words words;
             if constexpr (Kind::DEPTH == 1) {
                 Floats values = row(w);
                 words = load_as<Words>(&values);
-            } else {
+            } else if constexpr (sizeof(From) == sizeof(float)) {
                 words = bf16_pair(row(2 * w), row(2 * w + 1));
+            } else {  // a bfloat16 is the upper half of its float32
+                Floats low = row(2 * w), high = row(2 * w + 1);
+                words = load_as<Words>(&low) >> 16 | load_as<Words>(&high);
             }
             memcpy(to, &words, sizeof words);
         }

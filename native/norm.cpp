@@ -9,13 +9,16 @@ namespace elman {
 namespace {
 
 constexpr long BLOCK = 1 << 12;
+constexpr long AHEAD = 2048;  // floats: the processor itself looks no further than a page
 constexpr int SUMS = 32;  // partial sums: the additions of one would wait for each other
 
 double block_sum(const float* x, long size) {
     float sums[SUMS] = {};
     long k = 0;
-    for (; k + SUMS <= size; k += SUMS)
+    for (; k + SUMS <= size; k += SUMS) {
+        for (int line = 0; line < SUMS; line += 16) __builtin_prefetch(x + k + AHEAD + line);
         for (int i = 0; i < SUMS; i++) sums[i] += x[k + i] * x[k + i];
+    }
     for (int i = 0; k < size; k++, i++) sums[i] += x[k] * x[k];
     double total = 0;
     for (float sum : sums) total += static_cast<double>(sum);

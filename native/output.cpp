@@ -17,7 +17,8 @@
 // dh, 282 kB each, a chunk of E, 104 × 352 × 4 = 146 kB, and of W, 83 kB. In the first: 13 words of W, 10 kB, beside one
 // panel of hᵀ, 26 kB. From further away once per block: W and dW, 4 MB each (dW comes and goes), E, 7 MB, written and
 // read; against 2.1 GFLOP of products. With H = 650 hᵀ and dh, 915 kB each, no longer fit the second level of many
-// processors, yet fewer blocks are faster still: W and dW are 26 MB each (NOTES.md).
+// processors, yet fewer blocks are faster still: W and dW are 26 MB each (NOTES.md). Of what comes from far away the
+// next chunk is asked for while the products of this one run.
 #include <algorithm>
 #include <cmath>
 
@@ -80,9 +81,11 @@ template <class Kind> class Worker {
             if (!task_.gradient || !task_.dhidden) continue;
             const uint32_t* e = DEPTH == 1 ? exps : mine_ + at_.by_pairs;
             const uint32_t* w = weight_b_;
+            Ahead next(tiles(rows_));
+            next.add(task_.weight + (word + CHUNK) * H, after(word) * H);
             for_panels(H, [&]<int C, bool PARTIAL>(long column, int last) {  // dh += Eᵀ W
                 product<Kind, C, PARTIAL>(dh + column, at_.padded_h, rows_, true, (words + DEPTH - 1) / DEPTH, e, 1,
-                                          R, w + column, H, last);
+                                          R, w + column, H, last, &next);
             });
         }
     }
@@ -195,6 +198,7 @@ template <class Kind> class Worker {
     void second_pass() {
         const float* hidden = task_.hidden + row_ * H;
         const bool add = row_ > 0;
+        const long depth = R / DEPTH;
         const float* packed_for = nullptr;  // the shift that `scaled` is made for
         alignas(64) float f[MOST_ROWS];
         for (long word = share_.begin, chunk = 0; word < share_.end; word += CHUNK, chunk++) {
@@ -207,12 +211,16 @@ template <class Kind> class Worker {
                            (shift[r] == floats(at_.shift)[r] ? 1.f : std::exp(shift[r] - floats(at_.shift)[r]));
                 if (task_.dweight) pack_scaled<Kind>(mine_ + at_.scaled, hidden, f, rows_, H, R);
             }
-            const uint32_t* e = mine_ + at_.exps + chunk * CHUNK * (R / DEPTH);
-            if (task_.dweight)
+            const uint32_t* e = mine_ + at_.exps + chunk * CHUNK * depth;
+            Ahead next(tiles(words));
+            next.add(e + CHUNK * depth, after(word) * depth);
+            if (task_.dweight) {
+                next.add(task_.dweight + (word + CHUNK) * H, after(word) * H);
                 for_panels(H, [&]<int C, bool PARTIAL>(long column, int last) {
-                    product<Kind, C, PARTIAL>(task_.dweight + word * H + column, H, words, add, (R / DEPTH), e,
-                                              (R / DEPTH), 1, mine_ + at_.scaled + column * (R / DEPTH), PANEL, last);
+                    product<Kind, C, PARTIAL>(task_.dweight + word * H + column, H, words, add, depth, e, depth, 1,
+                                              mine_ + at_.scaled + column * depth, PANEL, last, &next);
                 });
+            }
             for (long v = 0; task_.dbias && v < words; v++) {
                 Floats total{};
                 for (long r = 0; r < R; r += LANES) {
@@ -228,8 +236,7 @@ template <class Kind> class Worker {
             if (target < share_.begin || target >= share_.end) continue;
             const float g = task_.gradient[row_ + r];
             if (task_.dbias) task_.dbias[target] -= g;
-            if (!task_.dweight) continue;
-            for (long k = 0; k < H; k++) task_.dweight[target * H + k] -= g * hidden[r * H + k];
+            for (long k = 0; task_.dweight && k < H; k++) task_.dweight[target * H + k] -= g * hidden[r * H + k];
         }
     }
 
@@ -239,17 +246,14 @@ template <class Kind> class Worker {
         Floats total{};
         for (long k = 0; k < H; k += LANES) {
             const int lanes = static_cast<int>(H - k < LANES ? H - k : LANES);
-            total += rounded(load_first(h + k, lanes)) * rounded(load_first(w + k, lanes));
+            total += rounded<Kind>(load_first(h + k, lanes)) * rounded<Kind>(load_first(w + k, lanes));
         }
         return sum(total) + (task_.bias ? task_.bias[target] : 0.f);
     }
 
-    static Floats rounded(Floats x) {
-        if constexpr (DEPTH == 1) return x;
-        Words bits = bf16_bits(x) << 16;
-        return load_as<Floats>(&bits);
-    }
-
+    // Words of the next chunk; 0 where the share is so small that it stays in the cache.
+    long after(long word) const { return few_ ? 0 : std::min(share_.end - word - CHUNK, CHUNK); }
+    long tiles(long rows) const { return (rows + ROWS - 1) / ROWS * ((H + PANEL - 1) / PANEL); }
     float* floats(long at) const { return reinterpret_cast<float*>(mine_ + at); }
     const float* theirs(int thread, long at) const {
         return reinterpret_cast<const float*>(all_ + thread * at_.total + at);
@@ -263,6 +267,7 @@ template <class Kind> class Worker {
     const Member& me_;
     const Member::Share share_;
     const long H;
+    const bool few_ = share_.end - share_.begin <= 4 * CHUNK;
     long R = 0;  // rows of the block, rounded up: the padding has gradient 0
     const uint32_t *weight_ = nullptr, *weight_b_ = nullptr;  // the chunk: `weights_of`
     long row_ = 0, rows_ = 0;

@@ -1,12 +1,12 @@
 // A recurrent layer forward (recurrence.hpp), one source for every instruction set and cell.
 //
 //   once        W and U packed by units:  [block][gate][k][units], the bias likewise
-//   by chunks   gates = b + x W, all rows of some steps in one product
-//   by steps    gates += h' U, then the gates' functions on the tile while it is in the first-level cache
+//   by chunks   sums = b + x W, all rows of some steps in one product; where x is looked up: the whole table once
+//   by steps    sums += h' U, then the gates' functions on the tile while it is in the first-level cache
 //
-// One buffer, `gates`, takes the sums and keeps what the functions make of them: what backward needs. It is
-// [block][N][slot][units], so that a thread's part of a step is one run of memory. h' of every row is kept too: it is
-// the left-hand side of the step's product and, in backward, the right-hand side of U's gradient.
+// The sums are [block][row][slot][units], so that a thread's part of a step is one run of memory; what the functions
+// make of them and backward needs is saved in the same order. h' of every row is saved too: it is the left-hand side
+// of the step's product and, in backward, the right-hand side of U's gradient.
 //
 // Caches, for an LSTM with H = D = 200, B = 20, two threads: each thread's half of U is 320 kB and of W another
 // (second level); h' 17 kB and the tile it works on, 20 × 4 × 32 × 4 = 10 kB, first level. With H = 650 half of U is
@@ -19,64 +19,68 @@ namespace elman::ELMAN_ISA {
 
 namespace {
 
-constexpr long CHUNK_FLOATS = 1 << 17;  // of gates, a thread: half a megabyte between product and step
+constexpr long CHUNK_FLOATS = 1 << 17;  // of sums, a thread: half a megabyte between product and step
 constexpr long CHUNK_ROWS = 8 * ROWS;   // at least, or the weights are read for too few rows
 
 template <class C, class Kind> class Forward {
     static constexpr bool CONVERT = Kind::DEPTH > 1;
+    using Stored = typename Kind::Stored;
 
   public:
     explicit Forward(const RecurrenceForward& task)
         : task_(task), plan_(task.shape), depth_x_(words_of<Kind>(plan_.D)), depth_h_(words_of<Kind>(plan_.H)),
           threads_(worthwhile_threads(task.shape, C::GATES)) {
-        chunk_rows_ = CHUNK_FLOATS * threads_ / (C::SAVED * plan_.padded);
-        chunk_rows_ = chunk_rows_ < CHUNK_ROWS ? CHUNK_ROWS : chunk_rows_;
+        chunk_rows_ = std::max(CHUNK_FLOATS * threads_ / (C::SLOTS * plan_.padded), CHUNK_ROWS);
         copy_x_ = CONVERT || plan_.D % 512 == 0;  // see stride_of
         x_row_ = copy_x_ ? stride_of(depth_x_) : depth_x_;
-        h_row_ = CONVERT ? stride_of(plan_.padded / 2) : plan_.state_row;
 
         const long panels = plan_.padded * C::GATES;
         w_ = parts_.add(panels * depth_x_);
         u_ = parts_.add(panels * depth_h_);
         bias_ = parts_.add(plan_.padded * C::SLOTS);
-        x_ = parts_.add(copy_x_ ? plan_.N * x_row_ : 0);
-        h_ = parts_.add(CONVERT ? plan_.N * h_row_ : 0);
+        x_ = parts_.add(copy_x_ ? plan_.U * x_row_ : 0);
+        // of the table, or of a chunk: whole steps, so up to a step more
+        sum_rows_ = task.shape.rows ? plan_.U : std::min(chunk_rows_ + plan_.B, plan_.N);
+        sums_ = parts_.add(sum_rows_ * C::SLOTS * plan_.padded);
+        looked_up_ = parts_.add(task.shape.rows ? threads_ * plan_.B * C::SLOTS * PANEL : 0);
+        h_ = parts_.add(task.saved ? 0 : plan_.N * plan_.h_row);
+        h_exact_ = parts_.add(CONVERT && C::DIRECT ? plan_.B * plan_.state_row : 0);
         c_ = parts_.add(C::CELL ? plan_.B * plan_.state_row : 0);
-        // With nothing to keep there is one chunk of gates; h_prev of all rows stays, it is small.
-        gate_rows_ = task.saved ? plan_.N : std::min(chunk_rows_ + plan_.B, plan_.N);
-        saved_ = parts_.add(task.saved ? 0 : gate_rows_ * C::SAVED * plan_.padded);
-        states_at_ = parts_.add(task.saved ? 0 : plan_.N * plan_.state_row);
     }
 
     void run() {
         Workspace workspace(parts_.bytes());
         base_ = workspace.as<float>();
-        gates_ = task_.saved ? task_.saved : base_ + saved_;
-        states_ = task_.saved ? task_.saved + plan_.h_prev : base_ + states_at_;
+        h_prev_ = reinterpret_cast<uint32_t*>(task_.saved ? task_.saved + plan_.h_prev : base_ + h_);
         parallel(threads_, [&](const Member& me) { member(me); });
     }
 
   private:
     uint32_t* words(long part) const { return reinterpret_cast<uint32_t*>(base_ + part); }
-    float* h_prev(long row) const { return states_ + row * plan_.state_row; }
+    Stored* h_prev(long row) const { return reinterpret_cast<Stored*>(h_prev_ + row * plan_.h_row); }
     float* c(long b) const { return base_ + c_ + b * plan_.state_row; }
-    float* gates(long row, long vector) const { return gates_ + plan_.gates_at(row - gates_from_, gate_rows_, vector); }
+    // h of the step before, not rounded, where it enters h directly
+    float* h_exact(long row, long b) const {
+        if constexpr (CONVERT) return base_ + h_exact_ + b * plan_.state_row;
+        else return h_prev(row);
+    }
+    // Of row `row` of the table or of the chunk.
+    float* sums(long row, long vector) const {
+        return base_ + sums_ + plan_.slots_at(row, sum_rows_, vector, C::SLOTS);
+    }
 
     void member(const Member& me) {
         prepare(me);
         me.wait();
+        if (task_.shape.rows) inputs(me, 0, plan_.U);
         for (long s = 0; s < plan_.T;) {
             long end = s, rows = 0;
-            while (end < plan_.T && rows < chunk_rows_) rows += plan_.rows_at(end++);
-            const Step& first = plan_.steps[static_cast<size_t>(task_.shape.reverse ? end - 1 : s)];
-            if (!task_.saved) {
-                if (me.index == 0) gates_from_ = first.row;
-                me.wait();
-            }
-            from_x(me, first.row, rows);
+            while (end < plan_.T && (task_.shape.rows || rows < chunk_rows_)) rows += plan_.rows_at(end++);
+            const long first = plan_.steps[static_cast<size_t>(task_.shape.reverse ? end - 1 : s)].row;
+            if (!task_.shape.rows) inputs(me, first, rows);
             me.wait();
             for (; s < end; s++) {
-                step(me, s);
+                step(me, s, first);
                 me.wait();
             }
         }
@@ -94,7 +98,7 @@ template <class C, class Kind> class Forward {
                                task_.weights.weight_hh + row * plan_.H, units, plan_.H);
             pack_bias(vector, gate, columns, units, row);
         }
-        if (copy_x_) convert_rows<Kind>(words(x_), x_row_, task_.x, plan_.N, plan_.D, me);
+        if (copy_x_) convert_rows<Kind>(words(x_), x_row_, task_.x, plan_.U, plan_.D, me);
         // rows that join at a step come with their first state
         long joined = 0;
         for (const Step& step : plan_.steps) {
@@ -121,70 +125,81 @@ template <class C, class Kind> class Forward {
 
     void first_state(long row, long b) {
         copy_padded(h_prev(row), task_.h_first + b * plan_.H, plan_.H);
+        if constexpr (CONVERT && C::DIRECT) copy_padded(h_exact(row, b), task_.h_first + b * plan_.H, plan_.H);
         if constexpr (C::CELL) copy_padded(c(b), task_.c_first + b * plan_.H, plan_.H);
-        if constexpr (CONVERT) {
-            auto* to = reinterpret_cast<uint16_t*>(words(h_) + row * h_row_);
-            for (long u = 0; u < plan_.padded; u += LANES) store_bf16(to + u, load(h_prev(row) + u));
-        }
     }
 
-    // gates = b + W x for `rows` rows from `first` on
-    void from_x(const Member& me, long first, long rows) {
+    // sums = b + W x for `rows` rows of x from `first` on
+    void inputs(const Member& me, long first, long rows) {
         Left x{copy_x_ ? words(x_) : reinterpret_cast<const uint32_t*>(task_.x), x_row_, 1, depth_x_};
         const uint32_t* all = x.at + first * x_row_;
         for_blocks(me, plan_.vectors, rows, [&](long vector, long columns, long from, long to) {
             const float* bias = base_ + bias_ + vector * C::SLOTS * LANES;
-            const long row = C::SAVED * columns * LANES;
+            const long row = C::SLOTS * columns * LANES;
+            float* a = sums(from, vector);
             x.at = all + from * x_row_;
             for (int gate = 0; gate < C::GATES; gate++) {
-                const long at = C::FROM_X[gate] * columns * LANES;
-                panel_product<Kind>(columns, gates(first + from, vector) + at, row, bias + at, 0, to - from,
-                                    x, panel(w_, depth_x_, vector, gate, columns));
+                const long slot = C::FROM_X[gate] * columns * LANES;
+                panel_product<Kind>(columns, a + slot, row, bias + slot, 0, to - from, x,
+                                    panel(w_, depth_x_, vector, gate, columns));
             }
             if constexpr (C::SLOTS > C::GATES) {  // what comes from h alone starts with its bias
-                const long at = C::FROM_H[C::GATES - 1] * columns * LANES;
-                for (long r = from; r < to; r++)
-                    for (long u = 0; u < columns * LANES; u += LANES)
-                        store(gates(first + r, vector) + at + u, load(bias + at + u));
+                const long slot = C::FROM_H[C::GATES - 1] * columns * LANES;
+                for (long r = 0; r < to - from; r++)
+                    for (long u = slot; u < slot + columns * LANES; u += LANES) store(a + r * row + u, load(bias + u));
             }
         });
     }
 
-    // gates += U h_prev, then the cell
-    void step(const Member& me, long s) {
+    // Rows of a block as the table has them, side by side: where they are.
+    float* look_up(const Member& me, const Step& now, long vector, long columns, long from, long to) {
+        const long row = C::SLOTS * columns * LANES;
+        float* a = base_ + looked_up_ + me.index * plan_.B * C::SLOTS * PANEL;
+        for (long r = from; r < to; r++)
+            memcpy(a + (r - from) * row, sums(task_.shape.rows[now.row + r], vector), static_cast<size_t>(row) * 4);
+        return a;
+    }
+
+    // sums += U h_prev, then the cell; first: of the chunk
+    void step(const Member& me, long s, long first) {
         const Step now = plan_.steps[static_cast<size_t>(s)];
-        Left h{nullptr, h_row_, 1, depth_h_};
-        const uint32_t* all = CONVERT ? words(h_) : reinterpret_cast<const uint32_t*>(states_);
+        Left h{nullptr, plan_.h_row, 1, depth_h_};
         for_blocks(me, plan_.vectors, now.rows, [&](long vector, long columns, long from, long to) {
-            h.at = all + (now.row + from) * h_row_;
-            float* a = gates(now.row + from, vector);
-            const long row = C::SAVED * columns * LANES;
+            h.at = h_prev_ + (now.row + from) * plan_.h_row;
+            float* a = task_.shape.rows ? look_up(me, now, vector, columns, from, to)
+                                        : sums(now.row + from - first, vector);
+            const long row = C::SLOTS * columns * LANES;
             for (int gate = 0; gate < C::GATES; gate++) {
-                float* sums = a + C::FROM_H[gate] * columns * LANES;
-                panel_product<Kind>(columns, sums, row, sums, row, to - from, h,
+                float* slot = a + C::FROM_H[gate] * columns * LANES;
+                panel_product<Kind>(columns, slot, row, slot, row, to - from, h,
                                     panel(u_, depth_h_, vector, gate, columns));
             }
-            for (long v = 0; v < columns; v++) cells(s, from, to, (vector + v) * LANES, a + v * LANES, columns * LANES);
+            for (long v = 0; v < columns; v++) cells(s, from, to, vector, v, a + v * LANES);
         });
     }
 
-    // The cell on rows from … to, the LANES units from `u` on; a: their sums in the first row, `slot` floats apart.
-    void cells(long s, long from, long to, long u, float* a, long slot) {
+    // The cell on rows from … to, vector v of the block at `vector`; a: their sums.
+    void cells(long s, long from, long to, long vector, long v, const float* a) {
         const long row = plan_.steps[static_cast<size_t>(s)].row, go_on = plan_.rows_at(s + 1);
         const long next = go_on ? plan_.steps[static_cast<size_t>(s + 1)].row : 0;
+        const long u = (vector + v) * LANES, slot = columns_at(vector, plan_.vectors) * LANES;
         const int lanes = static_cast<int>(std::min<long>(plan_.H - u, LANES));
-        for (long r = from; r < to; r++, a += C::SAVED * slot) {
-            Floats c_now{}, tanh_c{};
-            if constexpr (C::CELL) {
-                c_now = load(c(r) + u);
-                store(a + C::SLOTS * slot, c_now);
+        auto* to_save = reinterpret_cast<Stored*>(task_.saved);
+        if (to_save) to_save += plan_.slots_at(row + from, plan_.N, vector, C::SAVED) + v * LANES;
+        for (long r = from; r < to; r++, a += C::SLOTS * slot) {
+            Floats c_now{}, h_before{}, saved[C::SAVED];
+            if constexpr (C::CELL) c_now = load(c(r) + u);
+            if constexpr (C::DIRECT) h_before = load(h_exact(row + r, r) + u);
+            const Floats h = C::forward(a, slot, h_before, c_now, saved);
+            if (to_save) {
+                for (int k = 0; k < C::SAVED; k++) store_as(to_save + k * slot, saved[k]);
+                to_save += C::SAVED * slot;
             }
-            const Floats h = C::forward(a, slot, load(h_prev(row + r) + u), c_now, tanh_c);
-            if constexpr (C::CELL) store(c(r) + u, c_now), store(a + (C::SLOTS + 1) * slot, tanh_c);
+            if constexpr (C::CELL) store(c(r) + u, c_now);
             store_first(task_.output + (row + r) * plan_.H + u, h, lanes);
             if (r < go_on) {
-                store(h_prev(next + r) + u, h);
-                if constexpr (CONVERT) store_bf16(reinterpret_cast<uint16_t*>(words(h_) + (next + r) * h_row_) + u, h);
+                store_as(h_prev(next + r) + u, h);
+                if constexpr (CONVERT && C::DIRECT) store(h_exact(next + r, r) + u, h);
             } else {
                 store_first(task_.h_last + r * plan_.H + u, h, lanes);
                 if constexpr (C::CELL) store_first(task_.c_last + r * plan_.H + u, c_now, lanes);
@@ -198,8 +213,9 @@ template <class C, class Kind> class Forward {
     const int threads_;
     Parts parts_;
     bool copy_x_;
-    long chunk_rows_, gate_rows_, gates_from_ = 0, x_row_, h_row_, w_, u_, bias_, x_, h_, c_, saved_, states_at_;
-    float *base_ = nullptr, *gates_ = nullptr, *states_ = nullptr;
+    long chunk_rows_, sum_rows_, x_row_, w_, u_, bias_, x_, sums_, looked_up_, h_, h_exact_, c_;
+    float* base_ = nullptr;
+    uint32_t* h_prev_ = nullptr;
 };
 
 template <class C> void forward(const RecurrenceForward& task) {

@@ -8,6 +8,9 @@
 // with h', s' the state one step before; the readable form is src/elman/cells. Axes as in kernels.hpp. Rows are
 // ordered by time, then batch: step t has the first batch_sizes[t] rows of the batch (never growing with t), so
 // N = Σ batch_sizes. In reverse the last step comes first, and a row joins with its own first state.
+//
+// Where x is looked up, x = table[rows], as tokens are in an embedding, W x is made once for each of the U rows of the
+// table and looked up too, and in backward da is first summed over the places that share a row.
 #pragma once
 
 #include <cstddef>
@@ -22,8 +25,11 @@ struct RecurrenceShape {
     long steps, batch, input_size, hidden_size;  // T, B = batch_sizes[0], D, H, each at least 1
     const int64_t* batch_sizes;                  // [T], each at least 1
     bool reverse;
+    const int64_t* rows;  // [N], each in 0 … U-1: the row of x at each place; null: its own, and U = N
+    long table_rows;      // U, at least 1; unused where `rows` is null
     int threads;
-    bool bf16;  // x, h, gradients and weights rounded to bfloat16 before each product; the rest is float32
+    bool bf16;  // x, h, weights and gradients of sums rounded to bfloat16 before each product, and so are the gates and
+                // states that backward finds saved; the rest is float32
 };
 
 struct RecurrenceWeights {  // as torch.nn keeps them
@@ -34,7 +40,7 @@ struct RecurrenceWeights {  // as torch.nn keeps them
 struct RecurrenceForward {
     RecurrenceShape shape;
     RecurrenceWeights weights;
-    const float* x;                // [N, D]
+    const float* x;                // [U, D]
     const float *h_first, *c_first;  // [B, H]; c is null but in the LSTM
     float* output;                 // [N, H]
     float *h_last, *c_last;        // [B, H]
@@ -47,7 +53,7 @@ struct RecurrenceBackward {
     const float* x;
     const float* saved;                            // as forward left it
     const float *doutput, *dh_last, *dc_last;      // as output, h_last, c_last; null: zeros
-    float* dx;                                     // [N, D] or null, overwritten, as all below
+    float* dx;                                     // [U, D] or null, overwritten, as all below
     float *dh_first, *dc_first;                    // [B, H] or null
     float *dweight_ih, *dweight_hh, *dbias_ih, *dbias_hh;  // as the weights, each may be null
 };

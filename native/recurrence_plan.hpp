@@ -31,12 +31,14 @@ struct Step {
 };
 
 template <class C> struct Plan {
-    long T, B, D, H, N = 0;
+    long T, B, D, H, N = 0, U;
     long vectors, padded;        // of H: ceil(H / LANES), and the units they hold
-    long state_row;              // floats from row to row of h_prev
+    long state_row;              // floats from row to row of a state
+    long h_row;                  // words from row to row of h_prev
     std::vector<Step> steps;     // in the order taken
 
-    // What is saved, in floats from the start: gates [block][N][SAVED][units], then h_prev [N][units].
+    // What is saved, each as the products take it (bfloat16 or float32), in words from the start:
+    // gates [block][N][SAVED][units], then h_prev [N][units].
     long gates = 0, h_prev, saved;
 
     explicit Plan(const RecurrenceShape& s)
@@ -46,15 +48,35 @@ template <class C> struct Plan {
             steps[static_cast<size_t>(s.reverse ? T - 1 - t : t)] = {N, s.batch_sizes[t]};
             N += s.batch_sizes[t];
         }
-        h_prev = round_up(N * C::SAVED * padded, 16);
-        saved = h_prev + N * state_row;
+        U = s.rows ? s.table_rows : N;
+        const long to_a_word = s.bf16 ? 2 : 1;
+        h_row = stride_of(padded / to_a_word);
+        h_prev = round_up(N * C::SAVED * padded / to_a_word, 16);
+        saved = h_prev + N * h_row;
     }
 
     // Where row `row` of `rows` has the slots of one block, each columns · LANES floats.
-    long gates_at(long row, long rows, long vector) const {
-        return (vector * rows + row * columns_at(vector, vectors)) * C::SAVED * LANES;
+    long slots_at(long row, long rows, long vector, long slots) const {
+        return (vector * rows + row * columns_at(vector, vectors)) * slots * LANES;
     }
     long rows_at(long step) const { return step < 0 || step >= T ? 0 : steps[static_cast<size_t>(step)].rows; }
+};
+
+// The places n of each row u of x, ascending: begin(u) … begin(u + 1). Rows may be null: there are none then.
+class Places {
+  public:
+    Places(const int64_t* rows, long N, long U) {
+        if (!rows) return;
+        first_.resize(static_cast<size_t>(U) + 1), order_.resize(static_cast<size_t>(N));
+        for (long n = 0; n < N; n++) first_[static_cast<size_t>(rows[n]) + 1]++;
+        for (size_t u = 1; u < first_.size(); u++) first_[u] += first_[u - 1];
+        std::vector<long> next(first_);
+        for (long n = 0; n < N; n++) order_[static_cast<size_t>(next[static_cast<size_t>(rows[n])]++)] = n;
+    }
+    const long* begin(long u) const { return order_.data() + first_[static_cast<size_t>(u)]; }
+
+  private:
+    std::vector<long> first_, order_;
 };
 
 // Calls f(vector, columns, first row, end) for what member `me` has of the blocks of `vectors` vectors × `rows` rows.
@@ -98,10 +120,10 @@ void convert_rows(uint32_t* to, long to_row, const float* from, long rows, long 
         }
 }
 
-// H floats with zeros behind them, to a row of whole vectors; null: zeros
-inline void copy_padded(float* to, const float* from, long n) {
+// n floats with zeros behind them, to a row of whole vectors; null: zeros
+template <class To> void copy_padded(To* to, const float* from, long n) {
     for (long k = 0; k < n; k += LANES)
-        store(to + k, from ? load_first(from + k, n - k < LANES ? static_cast<int>(n - k) : LANES) : Floats{});
+        store_as(to + k, from ? load_first(from + k, n - k < LANES ? static_cast<int>(n - k) : LANES) : Floats{});
 }
 
 }  // namespace elman::ELMAN_ISA

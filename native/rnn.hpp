@@ -10,16 +10,15 @@ template <bool RELU> struct Rnn {
     static constexpr int FROM_X[] = {0}, FROM_H[] = {0};
     static constexpr bool CELL = false, DIRECT = false;
 
-    // a: the sum, replaced by h. Returns h.
-    ELMAN_INLINE Floats forward(float* a, long, Floats, Floats&, Floats&) {
-        Floats sum = load(a);
-        Floats h = RELU ? (sum < 0.f ? Floats{} : sum) : squash(sum);  // h = tanh(a) or relu(a); NaN stays
-        store(a, h);
-        return h;
+    // a: the sum. Returns h; saved: h.
+    ELMAN_INLINE Floats forward(const float* a, long, Floats, Floats&, Floats* saved) {
+        const Floats sum = load(a);
+        saved[0] = RELU ? (sum < 0.f ? Floats{} : sum) : squash(sum);  // h = tanh(a) or relu(a); NaN stays
+        return saved[0];
     }
 
-    ELMAN_INLINE void backward(const float* a, long, Floats, Floats, Floats, Floats dh, Floats&, Floats* da, Floats&) {
-        const Floats h = load(a);
+    ELMAN_INLINE void backward(const Floats* saved, Floats, Floats dh, Floats&, Floats* da, Floats&) {
+        const Floats h = saved[0];
         // forward: h = tanh(a) or h = relu(a), whose slope at a = 0 is taken as 0, as in torch
         da[0] = RELU ? (h > 0.f ? dh : Floats{}) : dh * (1.f - h * h);
     }

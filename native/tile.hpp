@@ -46,6 +46,13 @@ struct Bf16 {
     }
 };
 
+// As a product of this kind rounds what it takes.
+template <class Kind> ELMAN_INLINE Floats rounded(Floats x) {
+    if constexpr (Kind::DEPTH == 1) return x;
+    Words bits = bf16_bits(x) << 16;
+    return load_as<Floats>(&bits);
+}
+
 template <int R, int C> struct Tile {
     Floats at[R][C];
 };
@@ -108,11 +115,40 @@ template <class F> ELMAN_INLINE void for_panels(long width, const F& f) {
     else if (rest > 0) f.template operator()<1, true>(column, static_cast<int>(rest));
 }
 
+// Memory that will be needed later, asked for a few lines at a time while tiles are computed: the processor itself
+// looks ahead no further than a page, and a tile's rows are too many streams for it.
+class Ahead {
+  public:
+    explicit Ahead(long tiles) : tiles_(tiles) {}
+    template <class T> void add(const T* from, long count) {  // count <= 0: nothing
+        if (count <= 0) return;
+        const long bytes = count * static_cast<long>(sizeof(T));
+        runs_[used_++] = {reinterpret_cast<const char*>(from), bytes, (bytes / 64 + tiles_ - 1) / tiles_ * 64, 0};
+    }
+    void fetch() {  // a tile's share of it
+        for (int i = 0; i < used_; i++) {
+            Run& run = runs_[i];
+            for (const long end = run.at + run.each; run.at < end && run.at < run.bytes; run.at += 64)
+                __builtin_prefetch(run.from + run.at, 0, 2);
+        }
+    }
+
+  private:
+    struct Run {
+        const char* from;
+        long bytes, each, at;
+    };
+    Run runs_[2];
+    int used_ = 0;
+    long tiles_;
+};
+
 // to[r][·] (= | +=) Σ_k a(r, k) b[k][·] for `rows` rows and the C vectors at one panel
 template <class Kind, int C, bool PARTIAL>
 ELMAN_INLINE void product(float* to, long to_row, long rows, bool add, long K, const uint32_t* a, long a_row, long a_k,
-                          const uint32_t* b, long b_k, int last) {
+                          const uint32_t* b, long b_k, int last, Ahead* ahead = nullptr) {
     for (long r = 0; r < rows; r += ROWS) {
+        if (ahead) ahead->fetch();
         with_rows<ROWS>(static_cast<int>(rows - r < ROWS ? rows - r : ROWS), [&]<int M>() {
             Tile<M, C> tile{};
             float* out = to + r * to_row;

@@ -50,9 +50,15 @@ ELMAN_INLINE void store(float* to, Floats v) { memcpy(to, &v, sizeof v); }
 
 // The first n of LANES (0 <= n <= LANES); the other lanes are 0 and are neither read nor written.
 #if defined(__AVX512F__)
+// All of them without a mask: on Zen 5 a masked load waits for the stores before it.
 ELMAN_INLINE __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
-ELMAN_INLINE Floats load_first(const float* from, int n) { return Floats(_mm512_maskz_loadu_ps(first(n), from)); }
-ELMAN_INLINE void store_first(float* to, Floats v, int n) { _mm512_mask_storeu_ps(to, first(n), __m512(v)); }
+ELMAN_INLINE Floats load_first(const float* from, int n) {
+    return n == LANES ? load(from) : Floats(_mm512_maskz_loadu_ps(first(n), from));
+}
+ELMAN_INLINE void store_first(float* to, Floats v, int n) {
+    if (n == LANES) store(to, v);
+    else _mm512_mask_storeu_ps(to, first(n), __m512(v));
+}
 #else
 ELMAN_INLINE Floats load_first(const float* from, int n) {
     Floats v{};
@@ -67,6 +73,26 @@ ELMAN_INLINE void store_first(float* to, Floats v, int n) {
 ELMAN_INLINE Floats max(Floats a, Floats b) { return a > b ? a : b; }
 ELMAN_INLINE Floats min(Floats a, Floats b) { return a < b ? a : b; }
 
+// The larger of x and low, the smaller of x and high; NaN stays NaN: of a pair that has none, x86 takes the second.
+#if defined(__AVX512F__)
+ELMAN_INLINE Floats at_least(Floats x, float low) {
+    return Floats(_mm512_maskz_max_ps(0xffff, __m512(broadcast(low)), __m512(x)));
+}
+ELMAN_INLINE Floats at_most(Floats x, float high) {
+    return Floats(_mm512_maskz_min_ps(0xffff, __m512(broadcast(high)), __m512(x)));
+}
+#elif defined(__AVX2__)
+ELMAN_INLINE Floats at_least(Floats x, float low) {
+    return Floats(_mm256_max_ps(__m256(broadcast(low)), __m256(x)));
+}
+ELMAN_INLINE Floats at_most(Floats x, float high) {
+    return Floats(_mm256_min_ps(__m256(broadcast(high)), __m256(x)));
+}
+#else
+ELMAN_INLINE Floats at_least(Floats x, float low) { return x < low ? broadcast(low) : x; }
+ELMAN_INLINE Floats at_most(Floats x, float high) { return x > high ? broadcast(high) : x; }
+#endif
+
 ELMAN_INLINE float sum(Floats v) {
     float total = 0;
     for (int lane = 0; lane < LANES; lane++) total += v[lane];
@@ -79,8 +105,8 @@ struct Exponential {
     Floats power, p;
 };
 ELMAN_INLINE Exponential exponential(Floats x) {
-    const Floats rounding = broadcast(12582912.f);  // 1.5 * 2^23: adding it leaves the nearest integer
-    Floats k = (x * 1.44269504f + rounding) - rounding;
+    const Floats rounding = broadcast(12582912.f);  // 1.5 * 2^23: adding it leaves the nearest integer in the last bits
+    Floats shifted = x * 1.44269504f + rounding, k = shifted - rounding;
     Floats r = x - k * 0.693145752f;
     r = r - k * 1.42860677e-6f;
     Floats y = broadcast(1.f / 5040);
@@ -90,13 +116,13 @@ ELMAN_INLINE Exponential exponential(Floats x) {
     y = y * r + 1.f / 6;
     y = y * r + .5f;
     y = y * r + 1.f;
-    Ints power = (__builtin_convertvector(k, Ints) + 127) << 23;
+    Words power = (load_as<Words>(&shifted) << 23) + (127u << 23);
     return {load_as<Floats>(&power), y * r};
 }
 
 // Relative error below 2 ulp on [-87.3, 88.3]; below that 0 (no denormals), above it +inf; NaN stays NaN.
 ELMAN_INLINE Floats exp(Floats x) {
-    Exponential e = exponential(min(max(x, broadcast(-87.3f)), broadcast(88.3f)));
+    Exponential e = exponential(at_most(at_least(x, -87.3f), 88.3f));
     Floats y = e.power + e.power * e.p;
     y = x < -87.3f ? Floats{} : y;
     return x > 88.3f ? broadcast(__builtin_inff()) : x != x ? x : y;
@@ -104,14 +130,14 @@ ELMAN_INLINE Floats exp(Floats x) {
 
 // The same where x <= 80 is known.
 ELMAN_INLINE Floats exp_small(Floats x) {
-    Exponential e = exponential(x < -87.3f ? broadcast(-87.3f) : x);  // NaN stays NaN
+    Exponential e = exponential(at_least(x, -87.3f));
     return x < -87.3f ? Floats{} : e.power + e.power * e.p;
 }
 
 // bfloat16: the upper half of a float32, rounded to nearest, ties to even; NaN stays NaN.
 ELMAN_INLINE Words bf16_bits(Floats x) {  // in the lower half of each word
 #if defined(__AVX512BF16__)
-    return Words(_mm512_cvtepu16_epi32(__m256i(_mm512_cvtneps_pbh(__m512(x)))));
+    return Words(_mm512_maskz_cvtepu16_epi32(0xffff, __m256i(_mm512_cvtneps_pbh(__m512(x)))));
 #else
     Words bits = load_as<Words>(&x);
     Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
@@ -142,8 +168,12 @@ ELMAN_INLINE Words bf16_words(Floats first, Floats second) {
 #endif
 }
 ELMAN_INLINE Floats load_bf16(const uint16_t* from) {
+#if defined(__AVX512F__)  // what GCC makes of the conversion takes twice the instructions
+    Words wide = Words(_mm512_maskz_cvtepu16_epi32(0xffff, load_as<__m256i>(from))) << 16;
+#else
     typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
     Words wide = __builtin_convertvector(load_as<Halves>(from), Words) << 16;
+#endif
     return load_as<Floats>(&wide);
 }
 ELMAN_INLINE Floats load_stored(const float* from) { return load(from); }

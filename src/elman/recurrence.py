@@ -10,7 +10,7 @@ T steps, B batch, D input size, H hidden size, L layers, K = L · directions.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,17 @@ from elman.kernels import Cell, Stack, States
 
 _CELLS: dict[str, Cell] = {"RNN_TANH": "rnn_tanh", "RNN_RELU": "rnn_relu", "LSTM": "lstm", "GRU": "gru"}
 Device = torch.device | str | int | None
+
+
+class Lookup(NamedTuple):
+    """The input of a recurrence as what it is looked up in: x = table[rows].
+
+    W x is then made once for each row of the table, and looked up itself: a character model reads thousands
+    of places and a hundred different characters. Slower than x where nearly every place has its own row.
+    """
+
+    table: Tensor  # [U, D]
+    rows: Tensor  # [T, B] int64, each in 0..U-1
 
 
 class _Recurrence(nn.RNNBase):
@@ -35,14 +46,23 @@ class _Recurrence(nn.RNNBase):
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, backend={self.backend}"
 
-    def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
+    def forward(self, input: Tensor | PackedSequence | Lookup, hx: Any = None) -> tuple[Any, Any]:
         """input [T, B, D], or [B, T, D] with batch_first, or [T, D], or packed → (output, last state).
 
         hx and the last state are h [K, B, H], in the LSTM (h, c) (without B for an unbatched input);
         None is zeros. The output has the layout of the input, H · directions wide. Tensors of a wrong
         shape or dtype raise what torch.nn raises (RuntimeError, ValueError).
+
+        Beyond torch.nn, input can be a `Lookup`: (table [U, D], rows [T, B], or [B, T] with batch_first) for
+        table[rows]. IndexError for a row that the table does not have.
         """
         self._update_flat_weights()
+        if isinstance(input, Lookup):
+            table, rows = input
+            hx = self._zeros(table, rows.shape[0 if self.batch_first else 1]) if hx is None else hx
+            self.check_forward_args(table[:1].expand(*rows.shape, -1), hx, None)  # which asks for shapes
+            output, last = self._run(table, hx, None, rows.T if self.batch_first else rows)
+            return output.transpose(0, 1) if self.batch_first else output, last
         if isinstance(input, PackedSequence):
             data, batch_sizes, order, order_back = input
             hx = self._zeros(data, int(batch_sizes[0])) if hx is None else self.permute_hidden(hx, order)
@@ -75,7 +95,9 @@ class _Recurrence(nn.RNNBase):
             return output.squeeze(batch_axis), _each(last, lambda s: s.squeeze(1))
         return output, last
 
-    def _run(self, x: Tensor, hx: Any, batch_sizes: Tensor | None) -> tuple[Tensor, Any]:
+    def _run(
+        self, x: Tensor, hx: Any, batch_sizes: Tensor | None, rows: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
         stack = Stack(
             cell=_CELLS[self.mode],
             weights=self._flat_weights,  # type: ignore[arg-type]  # none is None once constructed
@@ -85,6 +107,7 @@ class _Recurrence(nn.RNNBase):
             dropout=self.dropout,
             training=self.training,
             proj_size=self.proj_size,
+            rows=rows,
         )
         output, last = kernels.run(self.backend, stack, x, _states(hx), batch_sizes)
         return output, last if self.mode == "LSTM" else last[0]

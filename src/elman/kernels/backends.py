@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import dropout
+from torch.nn.functional import dropout, embedding
 
 from elman.cells import Gradients, Parameters
 from elman.cells.functions import CELLS, Cell, States
@@ -46,6 +46,7 @@ class Stack:
     dropout: float  # probability, between layers
     training: bool
     proj_size: int = 0
+    rows: Tensor | None = None  # [T, B] int64: the first layer's input is x[rows], x a table [U, D]
 
 
 class Pass(NamedTuple):
@@ -54,6 +55,7 @@ class Pass(NamedTuple):
     cell: Cell
     batch_sizes: list[int]  # rows at each step, never growing
     reverse: bool  # from the last step to the first
+    rows: Tensor | None = None  # [N]: place n reads row rows[n] of x (`fused` alone knows it)
 
 
 Layer = Callable[[Pass, Parameters, Tensor, States], tuple[Tensor, States]]
@@ -90,11 +92,13 @@ def run(
     With `batch_sizes` [T] int64 (CPU), x is the data of a PackedSequence [N, D] and so is the output. The
     rows of the state are in the order of the packed batch. Differentiable in x, state and weights.
     """
-    if choose(backend, proj_size=stack.proj_size) != "auto":
-        return BACKENDS[backend](stack, x, state, batch_sizes)
-    if not stack.proj_size and x.shape[:-1].numel() >= FEW_ROWS and fused.takes(stack.weights, state, x):
-        return _fused(stack, x, state, batch_sizes, again=True)
-    return _torch(stack, x, state, batch_sizes)
+    auto = choose(backend, proj_size=stack.proj_size) == "auto"
+    places = x.shape[:-1] if stack.rows is None else stack.rows.shape
+    worthwhile = not stack.proj_size and places.numel() >= FEW_ROWS
+    if backend == "fused" or (auto and worthwhile and fused.takes(stack.weights, state, x)):
+        return _fused(stack, x, state, batch_sizes, again=auto)
+    x = x if stack.rows is None else embedding(stack.rows, x)
+    return (_torch if auto else BACKENDS[backend])(stack, x, state, batch_sizes)
 
 
 FEW_ROWS = 8
@@ -109,7 +113,7 @@ def _fused(
             f"backend 'fused' computes in float32 on the CPU, not in {stack.weights[0].dtype} on {x.device}.",
             remedy="use backend='auto' or 'torch'.",
         )
-    if not x.numel():
+    if not x.numel() and stack.rows is None:
         return _torch(stack, x, state, batch_sizes)
     return _run_layers(_fused_layer_again if again else fused.layer, stack, x, state, batch_sizes)
 
@@ -148,20 +152,20 @@ def layer_by_layer(layer: Layer) -> Backend:
 def _run_layers(
     layer: Layer, stack: Stack, x: Tensor, state: States, batch_sizes: Tensor | None
 ) -> tuple[Tensor, States]:
-    steps = x.shape[:-1]
+    steps = x.shape[:-1] if stack.rows is None else stack.rows.shape
     if not steps.numel() and not steps[0]:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")  # as torch.nn
     sizes = [steps[1]] * steps[0] if batch_sizes is None else batch_sizes.tolist()
-    x = x.reshape(-1, x.shape[-1])  # [N, D]
+    x = x.reshape(-1, x.shape[-1])  # [N, D], or the table
+    rows = None if stack.rows is None else stack.rows.reshape(-1)
     if _autocasts(x):
-        dtype = stack.weights[0].dtype
-        x, state = x.to(dtype), tuple(s.to(dtype) for s in state)
+        x, state = x.to(stack.weights[0].dtype), tuple(s.to(stack.weights[0].dtype) for s in state)
     directions, each = (2 if stack.bidirectional else 1), (4 if stack.bias else 2)
     last: list[States] = []
     for level in range(stack.num_layers):
         outputs = []
         for k in range(level * directions, (level + 1) * directions):
-            one = Pass(stack.cell, sizes, reverse=k % directions == 1)
+            one = Pass(stack.cell, sizes, k % directions == 1, rows if level == 0 else None)
             p = Parameters(*stack.weights[k * each : (k + 1) * each])
             output, ends = layer(one, p, x, tuple(s[k] for s in state))
             outputs.append(output)
@@ -255,8 +259,7 @@ class _ReferenceLayer(torch.autograd.Function):
 
 
 def _autocasts(x: Tensor) -> bool:
-    kind = x.device.type
-    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
 
 
 def _no_autocast(x: Tensor) -> AbstractContextManager[Any]:

@@ -2,9 +2,10 @@
 
 Equal to `backends.sequence_forward` and `sequence_backward` with the cells of `elman.cells`, in float32 on
 the CPU: any number of rows at each step, either direction, with or without biases. Under autocast the
-products are in bfloat16 where that is faster (`native.rounds_to_bf16`), the rest is float32.
+products are in bfloat16 where that is faster (`native.rounds_to_bf16`), and so is what is saved for
+backward; sums, gates and states are float32.
 
-T steps, B batch, N = sum of batch_sizes rows, D input size, H hidden size, G gates.
+T steps, B batch, N = sum of batch_sizes rows, U rows of x, D input size, H hidden size, G gates.
 """
 
 from __future__ import annotations
@@ -36,21 +37,26 @@ def takes(weights: Sequence[Tensor], state: Sequence[Tensor], x: Tensor) -> bool
 
 
 def layer(
-    one: tuple[str, list[int], bool],
+    one: tuple[str, list[int], bool] | tuple[str, list[int], bool, Tensor | None],
     p: Parameters,
     x: Tensor,
     state: tuple[Tensor, ...],
     *,
     again: Again | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """(cell, batch_sizes, reverse), x [N, D], state h (and c) [B, H] → output [N, H], last state [B, H].
+    """(cell, batch_sizes, reverse, rows), x [U, D], state h (and c) [B, H] → output [N, H], last state.
 
+    rows [N] int64: x is a table, of which place n reads row rows[n]; None or left out: its own, and U = N.
     N and T at least 1. Differentiable; a second time (create_graph=True) by way of `again`, OptionError
-    without it. ValueError for tensors that do not fit together.
+    without it. ValueError for tensors that do not fit together, IndexError for a row that x does not have.
     """
-    cell, sizes, reverse = one
-    _check(cell, sizes, p, x, state)
-    what = (native.require().instruction_set(), cell, sizes, reverse, native.rounds_to_bf16())
+    cell, sizes, reverse, *rest = one
+    rows = rest[0] if rest else None
+    _check(cell, sizes, p, x if rows is None else _places(rows, x), state)
+    what = (native.require().instruction_set(), cell, sizes, reverse, native.rounds_to_bf16(), rows)
+    if again is not None and rows is not None:
+        of_places = again
+        again = lambda p, x, state: of_places(p, x[rows], state)  # noqa: E731
     tensors = (x, *state, *p)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         output, *last = _Layer.apply(what, again, *tensors)  # type: ignore[no-untyped-call]
@@ -58,6 +64,15 @@ def layer(
         weights = [w for w in p if w is not None]
         output, *last, _ = torch.ops.elman.recurrence(*what, weights, x, list(state), False)
     return output, tuple(last[: len(state)])
+
+
+def _places(rows: Tensor, x: Tensor) -> Tensor:
+    """A tensor of the shape and dtype of x[rows], in no memory of its own."""
+    if rows.dim() != 1 or rows.dtype != torch.int64 or rows.device.type != "cpu" or not len(rows):
+        raise ValueError(f"rows is {rows.dtype} {tuple(rows.shape)}, not the rows of a table, int64 [N]")
+    if not 0 <= int(rows.min()) <= int(rows.max()) < len(x):
+        raise IndexError(f"a row is outside a table of {len(x)}")
+    return x[:1].expand(len(rows), -1)
 
 
 def _check(cell: str, sizes: list[int], p: Parameters, x: Tensor, state: tuple[Tensor, ...]) -> None:
@@ -83,7 +98,8 @@ def _check(cell: str, sizes: list[int], p: Parameters, x: Tensor, state: tuple[T
 
 
 _library: Any = torch.library.Library("elman", "FRAGMENT")  # type: ignore[no-untyped-call]
-_PASS = "str instruction_set, str cell, int[] sizes, bool reverse, bool bf16, Tensor[] weights, Tensor x, "
+_PASS = "str instruction_set, str cell, int[] sizes, bool reverse, bool bf16, Tensor? rows, "
+_PASS += "Tensor[] weights, Tensor x, "
 _library.define(
     f"recurrence({_PASS} Tensor[] state, bool keep) -> (Tensor output, Tensor h, Tensor c, Tensor saved)"
 )
@@ -94,18 +110,20 @@ def _forward(
     instruction_set: str, cell: str, sizes: list[int], reverse: bool, bf16: bool, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Output, last h, last c (empty without), what backward needs (empty without `keep`)."""
-    weights, x, state, keep = rest
+    rows, weights, x, state, keep = rest
     weights, state, x = [w.contiguous() for w in weights], [s.contiguous() for s in state], x.contiguous()
     module, (number, _) = native.require(), _CELLS[cell]
-    D, (B, H) = x.shape[1], state[0].shape
-    output, h, c = x.new_empty(len(x), H), x.new_empty(B, H), x.new_empty(B if len(state) == 2 else 0, H)
-    floats = module.recurrence_saved_floats(instruction_set, number, sizes, D, H) if keep else 0
+    (U, D), (B, H) = x.shape, state[0].shape
+    rows = None if rows is None else rows.contiguous()
+    output, h = x.new_empty(sum(sizes), H), x.new_empty(B, H)
+    c = x.new_empty(B if len(state) == 2 else 0, H)
+    floats = module.recurrence_saved_floats(instruction_set, number, sizes, (D, H, U), bf16) if keep else 0
     saved = native.memory((floats,))
     last_c = c if len(state) == 2 else None
-    tensors = (*_four(weights), x, *_two(state), output, h, last_c, saved if keep else None)
+    tensors = (*_four(weights), x, *_two(state), output, h, last_c, saved if keep else None, rows)
     addresses = [native.address(t) for t in tensors]
     threads = torch.get_num_threads()
-    module.recurrence_forward(instruction_set, number, sizes, D, H, reverse, addresses, threads, bf16)
+    module.recurrence_forward(instruction_set, number, sizes, (D, H, U), reverse, addresses, threads, bf16)
     return output, h, c, saved
 
 
@@ -113,13 +131,14 @@ def _backward(
     instruction_set: str, cell: str, sizes: list[int], reverse: bool, bf16: bool, *rest: Any
 ) -> list[Tensor]:
     """d x, h, c, weight_ih, weight_hh, bias_ih, bias_hh; empty where not wanted."""
-    weights, x, saved, gradients, wanted = rest
+    rows, weights, x, saved, gradients, wanted = rest
     weights, x = [w.contiguous() for w in weights], x.contiguous()
     gradients = [None if g is None else g.contiguous() for g in gradients]
     module, (number, gates) = native.require(), _CELLS[cell]
-    D, H = x.shape[1], weights[1].shape[1]
+    (U, D), H = x.shape, weights[1].shape[1]
+    rows = None if rows is None else rows.contiguous()
     shapes = (
-        (len(x), D),
+        (U, D),
         (sizes[0], H),
         (sizes[0], H),
         *((gates * H, n) for n in (D, H)),
@@ -127,9 +146,9 @@ def _backward(
     )
     results = [native.memory(shape if want else (0,)) for shape, want in zip(shapes, wanted, strict=True)]
     given = [r if want else None for r, want in zip(results, wanted, strict=True)]
-    addresses = [native.address(t) for t in (*_four(weights), x, saved, *gradients, *given)]
+    addresses = [native.address(t) for t in (*_four(weights), x, saved, *gradients, *given, rows)]
     threads = torch.get_num_threads()
-    module.recurrence_backward(instruction_set, number, sizes, D, H, reverse, addresses, threads, bf16)
+    module.recurrence_backward(instruction_set, number, sizes, (D, H, U), reverse, addresses, threads, bf16)
     return results
 
 

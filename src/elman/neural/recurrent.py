@@ -26,7 +26,7 @@ from elman.language_model import State
 from elman.neural.dropout import Dropout
 from elman.neural.model import NeuralConfig, NeuralModel, Shapes, build_output, initialize_uniform
 from elman.neural.output import SoftmaxOutput, output_shapes
-from elman.recurrence import GRU, LSTM, RNN
+from elman.recurrence import GRU, LSTM, RNN, Lookup
 from elman.text.tokenizers import Tokenizer
 from elman.text.vocabulary import Vocabulary
 
@@ -43,6 +43,10 @@ _streams: WeakKeyDictionary[RecurrentModel, tuple[tuple[int, ...], Stream]] = We
 
 LONG, FEW_STREAMS = 1024, 2
 """A text of so many steps in so few rows is worth packing the weights for: what limits it is reading them."""
+
+FEW_PLACES, MOST_DISTINCT = 64, 0.75
+"""From so many places on, and where at most this share of their tokens is distinct, each token is multiplied
+by the first layer's weights once."""
 
 MOST_STREAMS = 16
 """Rows up to which `advance` takes the streaming step; with more, torch's matrix products are the faster."""
@@ -211,13 +215,23 @@ class RecurrentModel(NeuralModel):
 
     def _hidden(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
         """ids [T, B] → what the output layer sees [T, B, H], state after ids[T-1]."""
-        embedded = self.dropout(self.embedding(ids))
-        hidden, after = self.recurrence(embedded, state if len(state) == 2 else state[0])
+        hidden, after = self.recurrence(self._embedded(ids), state if len(state) == 2 else state[0])
         new_state = after if isinstance(after, tuple) else (after,)
         # autocast may hand back bfloat16; what is carried to the next window keeps full precision
         return self.dropout(hidden), tuple(
             tensor.to(old.dtype) for tensor, old in zip(new_state, state, strict=True)
         )
+
+    def _embedded(self, ids: Tensor) -> Tensor | Lookup:
+        """ids [T, B] → what the recurrence reads: [T, B, E], or each token's row once and where it stands."""
+        options = self.config
+        differ = self.training and options.dropout > 0  # then each place of a token has another mask
+        fused = options.backend in ("auto", "fused") and native.takes(self.embedding.weight)
+        if fused and not differ and ids.numel() >= FEW_PLACES:
+            tokens, rows = torch.unique(ids, return_inverse=True)
+            if len(tokens) <= MOST_DISTINCT * ids.numel():
+                return Lookup(self.embedding(tokens), rows)
+        return self.dropout(self.embedding(ids))  # type: ignore[no-any-return]
 
     @classmethod
     def expected_shapes(cls, config: Mapping[str, Any], vocabulary_size: int) -> Shapes:
