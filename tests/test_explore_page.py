@@ -253,6 +253,15 @@ def test_the_page_finds_the_units_that_the_library_finds(
     page.told.clear()
 
 
+def test_models_of_one_cell_have_colours_of_their_own(page: Any) -> None:
+    """The five models hold two GRUs; what is left of the seven colours is enough for the second."""
+    tints = page.evaluate("[...Elman.data.cards.values()].map(Elman.tint)")
+    assert len(tints) == len(set(tints)) == 5
+    assert (tints[0], tints[1], tints[3]) == ("c-lstm", "c-gru", "c-ngram")
+    colours = page.evaluate("(all) => all.map((one) => Elman.css('--' + one))", tints)
+    assert len(set(colours)) == 5
+
+
 def test_state_views_name_the_word_that_was_read(page: Any) -> None:
     """Column by column: what is written under them is what the model had read, not what came next."""
     tokens = trace_of("scrambled", "m0")["tokens"]

@@ -95,10 +95,25 @@
   }
   Elman.signedTable = (value, most) => Elman.clamp(Math.round(127.5 + (127.5 * value) / most), 0, 255);
 
-  /* One colour for each model everywhere, by its kind; a second model of a kind gets another dash. */
-  const TINTS = { lstm: "lstm", gru: "gru", rnn: "rnn", "rnn-relu": "rnn" };
+  /* One colour for each model everywhere, by its kind; another model of a kind takes a colour that no kind here
+     has, and shares it only when all are taken. */
+  const CELLS = { lstm: "c-lstm", gru: "c-gru", rnn: "c-rnn", "rnn-relu": "c-rnn" };
+  const KINDS = { ngram: "c-ngram", feedforward: "c-ff", mixture: "c-mix" };
+  const ALL = ["c-lstm", "c-ff", "c-gru", "c-rnn", "c-mix", "c-ngram", "c-other"];
+  const own = (card) => (card.cell ? CELLS[card.cell] : KINDS[card.kind] || "c-other");
+  let tints = new Map();
   Elman.tint = function (card) {
-    if (card.cell) return `c-${TINTS[card.cell]}`;
-    return { ngram: "c-ngram", feedforward: "c-ff", mixture: "c-mix" }[card.kind] || "c-other";
+    if (!tints.has(card.id)) {
+      const cards = [...Elman.data.cards.values()],
+        free = ALL.filter((tint) => !cards.some((one) => own(one) === tint)),
+        seen = new Set();
+      tints = new Map();
+      for (const one of cards) {
+        const tint = seen.has(own(one)) ? free.shift() || own(one) : own(one);
+        seen.add(own(one));
+        tints.set(one.id, tint);
+      }
+    }
+    return tints.get(card.id);
   };
 })();
