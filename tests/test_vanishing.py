@@ -179,3 +179,17 @@ def test_what_cannot_be_unrolled_says_so() -> None:
         triangle(unroll(good, x), torch.zeros(T, H))
     with pytest.raises(OptionError, match="one row for each"):
         triangle(unroll(good, x[:, :1]), torch.zeros(T - 1, H))
+
+
+def test_norms_go_on_where_float32_ends() -> None:
+    """A simple RNN as torch draws it: after 60 steps the square of a norm is below what float32 holds."""
+    torch.manual_seed(5)
+    module = nn.RNN(7, 20)
+    with torch.no_grad():
+        module.weight_hh_l0.mul_(0.5)
+    x, dhidden = torch.randn(150, 1, 7), torch.randn(150, 20)
+    single, exact = unroll(module, x), unroll(module.double(), x.double())
+    last = triangle(single, dhidden).states[0][0, -1]
+    wanted = triangle(exact, dhidden.double()).states[0][0, -1]
+    assert float(wanted[0]) < 1e-60  # far below the smallest float32
+    assert torch.allclose(last.log(), wanted.log(), rtol=0, atol=1e-2)

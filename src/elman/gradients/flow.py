@@ -206,11 +206,12 @@ def _spectra(reading: Reading, lags: Sequence[int]) -> list[tuple[float, float, 
     unrolled = reading.unrolled
     last = unrolled.steps - 1
     bounds = step_bounds(unrolled, 0).log() if unrolled.layers == 1 else None
-    found = [(math.log(spectral_radius(step_jacobian(unrolled, last))), math.nan, math.nan)]
+    radius = spectral_radius(step_jacobian(unrolled, last))
+    found = [(math.log(radius) if radius > 0 else -math.inf, math.nan, math.nan)]
     for s, product in products(unrolled, last):
         if last - s in lags:
             values = singular_values(product)
-            rank = float((values**2).sum() / values[0] ** 2)
+            rank = float((values**2).sum() / values[0] ** 2)  # NaN where no direction is left
             bound = math.nan if bounds is None else float(bounds[s + 1 :].mean())
             found.append((float(values[0].log()), rank, bound))
         if last - s == lags[-1]:
@@ -226,6 +227,8 @@ def _summary(
     values = np.array(spectra)  # [passages, 1 + lags, 3]
 
     def mean(row: int, column: int) -> Estimate:
+        if not np.isfinite(values[:, row, column]).all():  # a gradient that ends: the logarithm of 0
+            return Estimate(*[float(values[:, row, column].mean())] * 3)
         return estimate(len(values), lambda counts: counts @ values[:, row, column] / counts.sum(1))
 
     rows = tuple(

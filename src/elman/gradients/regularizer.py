@@ -28,7 +28,7 @@ from elman.gradients.unrolling import Unrolled, unroll
 class Omega:
     """value  Ω: summed over steps and layers, averaged over the sequences
     terms  [L, T-1, B] Ω_t
-    dweight_hh  of each layer [H, H]: the immediate partial derivative of `value` by its U
+    dweight_hh  of each layer [H, H]: the immediate partial derivative of `value` by its U. All float64.
     """
 
     value: float
@@ -48,7 +48,8 @@ def omega(unrolled: Unrolled, doutput: Tensor) -> Omega:
             f"the regularizer of Pascanu et al. is of simple RNNs, not of a {unrolled.cell}.",
             remedy="use it with an RNN of tanh or relu.",
         )
-    found = deltas(unrolled, doutput, [Window(0, 0, unrolled.steps)])
+    unrolled = unrolled.double()  # where it is needed most the error is below what float32 can square
+    found = deltas(unrolled, doutput.double(), [Window(0, 0, unrolled.steps)])
     B = unrolled.states[0].shape[2]
     terms, gradients = [], []
     for layer, (p, (_, da)) in enumerate(zip(unrolled.parameters, found.da, strict=True)):
@@ -62,8 +63,9 @@ def omega(unrolled: Unrolled, doutput: Tensor) -> Omega:
         off = torch.where(there, ratio - 1, 0)
         terms.append(off * off)
         # Ω_t = (‖y‖ / ‖v‖ - 1)², y = (v U) * slope; where y is zero its length has no slope, and 0 is taken
-        weight = 2 * off / torch.where(there, before, 1) / torch.where(length > 0, length, 1) / B
-        gradients.append((v * weight[..., None]).flatten(0, 1).T @ (y * slope).flatten(0, 1))
+        v = v / torch.where(there, before, 1)[..., None]
+        y = y / torch.where(length > 0, length, 1)[..., None]
+        gradients.append((v * (2 / B * off)[..., None]).flatten(0, 1).T @ (y * slope).flatten(0, 1))
     stacked = torch.stack(terms)
     return Omega(float(stacked.sum() / B), stacked, tuple(gradients))
 

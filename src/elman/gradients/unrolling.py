@@ -11,8 +11,8 @@ for each sequence, or any number through one sequence, whose gates every row the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,20 @@ class Unrolled:
     def gate(self, layer: int, name: str) -> Tensor:
         """[T, B, H] of one gate or candidate: i, f, g, o in the LSTM; r, z, n in the GRU."""
         return torch.stack([getattr(cache, name) for cache in self.caches[layer]])
+
+    def double(self) -> Unrolled:
+        """The same pass in float64, for ways back that are longer than float32's exponents reach."""
+
+        def wide(tensor: Tensor | None) -> Any:
+            return None if tensor is None else tensor.double()
+
+        return replace(
+            self,
+            parameters=tuple(Parameters(*map(wide, p)) for p in self.parameters),
+            caches=tuple(tuple(self.functions.cache(*map(wide, c)) for c in steps) for steps in self.caches),
+            states=tuple(map(wide, self.states)),
+            masks=wide(self.masks),
+        )
 
     def no_gradient(self, rows: int) -> list[States]:
         """For each layer, zeros [rows, H] for every part of its state."""

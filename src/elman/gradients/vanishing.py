@@ -64,11 +64,15 @@ def itemised(unrolled: Unrolled, dhidden: Tensor) -> Iterator[tuple[int, StepBac
 
 @torch.no_grad()
 def triangle(unrolled: Unrolled, dhidden: Tensor) -> Triangle:
-    """dhidden [T, H] = ∂L_t/∂h_t of the last layer → the norms of all T(T+1)/2 gradients."""
+    """dhidden [T, H] = ∂L_t/∂h_t of the last layer → the norms of all T(T+1)/2 gradients, in float64.
+
+    The square of a norm leaves float32 below 1e-23, which a simple RNN reaches after some sixty steps.
+    """
+    unrolled, dhidden = unrolled.double(), dhidden.double()
     T, parts = unrolled.steps, len(unrolled.states)
     x = dhidden.new_zeros(T, T)
     states = [dhidden.new_zeros(unrolled.layers, T, T) for _ in range(parts)]
-    for s, back in itemised(unrolled, dhidden.to(unrolled.states[0])):
+    for s, back in itemised(unrolled, dhidden):
         x[s:, s] = back.dx.norm(dim=1)
         for layer, dstate in enumerate(back.dstate):
             for part in range(parts):
