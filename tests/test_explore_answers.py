@@ -153,7 +153,9 @@ def test_full_traces_are_cut_where_gates_would_be_too_many(
     monkeypatch.setattr(answers, "DETAIL", 4)
     explorer = Explorer({name: load_model(folder / name) for name in ("lstm", "kn3.arpa")})
     recurrent = explorer.full_trace("m0", LINES, "carry")
-    assert (len(recurrent["tokens"]), recurrent["total"], len(recurrent["layers"])) == (4, EVENTS, 2)
+    assert (len(recurrent["tokens"]), recurrent["total"], len(recurrent["layers"])) == (EVENTS, EVENTS, 2)
+    assert [len(rows) for layer in recurrent["layers"] for rows in layer["states"].values()] == [4] * 4
+    assert len(recurrent["gradients"]["x"]) == 4
     counted = explorer.full_trace("m1", LINES, "carry")
     assert (len(counted["tokens"]), counted["layers"]) == (EVENTS, [])
     monkeypatch.setattr(answers, "DETAIL", 200)

@@ -141,6 +141,39 @@ def test_time_that_passes_while_waiting_counts_and_kills_nothing(tmp_path: Path)
         assert server.work.pid == pid
 
 
+def test_a_question_that_waited_is_late_alone_and_the_process_goes_on(tmp_path: Path) -> None:
+    """Computing has a clock of its own: who waited long must not cost the others their process."""
+    with running() as server, ThreadPoolExecutor(2) as pool:
+        pid = server.work.pid
+        first = pool.submit(server.read, f"until {tmp_path / 'one'}")
+        wait_until(lambda: server.work.busy)
+        server.work.seconds = 1.5
+        second = pool.submit(server.read, f"until {tmp_path / 'two'}")
+        wait_until(lambda: server.work.queued == 1)
+        server.work.seconds = PATIENCE
+        (tmp_path / "one").touch()
+        assert first.result().status == 200
+        assert second.result().status == 504  # while it is computed
+        (tmp_path / "two").touch()
+        assert server.read("as before").status == 200
+        assert server.work.pid == pid
+
+
+def test_an_answer_that_is_not_understood_ends_the_process_not_the_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def broken(question: bytes) -> Answer:
+        raise KeyError("status")
+
+    with running() as server:
+        pid = server.work.pid
+        with monkeypatch.context() as patch:
+            patch.setattr(server.work, "_exchange", broken)
+            assert server.read("a head without a status").status == 500
+        assert server.read("as before").status == 200
+        assert server.work.pid != pid
+
+
 def test_a_process_that_dies_is_replaced() -> None:
     with running() as server:
         pid = server.work.pid

@@ -40,11 +40,12 @@ class Explorer:
         return trace(model, lines, name=self.names[key], options=chosen).as_json()
 
     def full_trace(self, key: str, lines: Sequence[str], state: StatePolicy) -> Document:
-        """With all there is inside, of at most `DETAIL` tokens of a model that has gates."""
+        """All tokens, and of a model that has gates all there is inside for the first `DETAIL` of them."""
         found = self.trace(key, lines, state=state, gates=False, gradients=False)
         if not unrollable(self.models[key]):
             return found
-        return self.trace(key, lines, state=state, last=min(DETAIL, found["total"]))
+        inside = self.trace(key, lines, state=state, last=min(DETAIL, found["total"]))
+        return found | {part: inside[part] for part in ("layers", "gradients")}
 
     def answer(self, question: Document) -> Document:
         """A checked question of `questions.py`, with its `kind` and `lines`, → JSON; raises ElmanError."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ from elman.explore.access import Refused
 
 SECONDS = 30.0
 WAITING = 32
+PROMPT = 0.5
+"""Seconds between a question's arrival and its computing up to which nothing was in its way."""
 COMMAND = (sys.executable, "-P", "-m", "elman.explore.worker")
 LINE_BYTES = 1 << 20
 
@@ -38,12 +41,11 @@ class Answer:
 
 @dataclass(eq=False)
 class _Job:
-    """A question, where its answer goes, and the moment (of the loop's clock) at which its time is over."""
+    """A question, where its answer goes, and since when (of the loop's clock) it is computed."""
 
     question: bytes
     answer: asyncio.Future[Answer]
-    deadline: float
-    running: bool = False
+    began: float | None = None
 
     def fail(self, refusal: Refused) -> None:
         if not self.answer.done():
@@ -54,7 +56,8 @@ class Work:
     """`async with Work(order) as work`: the process runs inside and is gone afterwards.
 
     order    JSON: what the process loads (answers.py)
-    seconds  from a question's arrival to its answer, waiting included
+    seconds  from a question's arrival to its answer, waiting included; and of computing, after which the
+             process is killed: a question that waited long must not cost the others theirs
     waiting  how many questions may wait while one is answered
     facts    what the process told when it was ready
     Raises the ElmanError that loading met.
@@ -103,7 +106,7 @@ class Work:
     @property
     def busy(self) -> bool:
         """Whether a question is being answered."""
-        return self._current is not None and self._current.running
+        return self._current is not None and self._current.began is not None
 
     async def ask(self, question: dict[str, Any]) -> Answer:
         """The answer; raises Refused: 429 too many wait, 504 too late, 500 the process died, 503 closing.
@@ -116,10 +119,10 @@ class Work:
             cause = f"{self.limit} questions are waiting already."
             raise Refused(429, cause, remedy="ask again in a moment.", headers=((b"retry-after", b"1"),))
         loop = asyncio.get_running_loop()
-        job = _Job(json.dumps(question).encode() + b"\n", loop.create_future(), loop.time() + self.seconds)
+        job = _Job(json.dumps(question).encode() + b"\n", loop.create_future())
         self._waiting.append(job)
         self._come.set()
-        timer = loop.call_at(job.deadline, self._expire, job)
+        timer = loop.call_later(self.seconds, self._expire, job)
         try:
             return await job.answer
         finally:
@@ -138,8 +141,9 @@ class Work:
         await self._end()
 
     def _expire(self, job: _Job) -> None:
-        """A waiting question is answered by the clock; a running one after its process has been killed."""
-        if not job.running:
+        """By the clock; but one that has been computed all the time is answered when its process is gone."""
+        now = asyncio.get_running_loop().time()
+        if job.began is None or now - job.began < self.seconds - PROMPT or self._consumer.done():
             job.fail(self._late())
 
     def _late(self) -> Refused:
@@ -158,6 +162,10 @@ class Work:
                     await self._answer(job)
             except ElmanError as error:
                 job.fail(Refused(500, error.cause, error.reason, error.remedy))
+            except Exception:
+                logging.getLogger(__name__).exception("the process that computes is not understood")
+                await self._end()
+                job.fail(Refused(500, "the request could not be answered: a defect of Elman's."))
             self._current = None
 
     async def _next(self) -> _Job:
@@ -167,9 +175,9 @@ class Work:
         return self._waiting.popleft()
 
     async def _answer(self, job: _Job) -> None:
-        job.running = True
+        job.began = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout_at(job.deadline):
+            async with asyncio.timeout(self.seconds):
                 answer = await self._exchange(job.question)
         except TimeoutError:
             await self._end()

@@ -111,7 +111,10 @@
       });
     }
     async trace(text, model) {
-      return this.find(text).traces[model];
+      const found = this.find(text).traces[model]; // with states and gates of its first tokens
+      return found.layers.length
+        ? { ...found, tokens: found.tokens.slice(0, found.layers[0].states.h.length) }
+        : found;
     }
     async similar({ text, model, layer, part, first, last }) {
       const stored = (this.find(text).similar || {})[model] || []; // a list for each model
