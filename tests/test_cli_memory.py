@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -62,10 +63,11 @@ def test_table_and_picture(folder: Path, capsys) -> None:
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[2].split() == ["history", "gru", "lstm"]
-    assert [line.split()[0] for line in lines[3:-4]] == [
+    assert [line.split()[0] for line in lines[3:-5]] == [
         "1",
         "2",
         "3",
+        "4",
         "5",
         "7",
         "10",
@@ -78,7 +80,8 @@ def test_table_and_picture(folder: Path, capsys) -> None:
         "150",
         "whole",
     ]  # 164 events
-    assert any(line.startswith("gru uses ") for line in lines)
+    assert any(re.match(r"gru uses [\w ]+ tokens of history \(by the ends", line) for line in lines)
+    assert lines[-1].endswith("events are few: take a longer text, or shorter --histories.")
     assert "lstm" in picture.read_text()
     assert run(capsys, *[folder / "gru" / "run"] * 2, folder / "text.txt", "--events", 9, "--json")[0] == 0
 

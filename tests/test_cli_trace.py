@@ -122,4 +122,4 @@ def test_the_page_holds_every_model_and_loads_nothing(folder: Path, capsys) -> N
     assert 'src="http' not in html
     code, _, err = run(capsys, models[0], folder / "text.txt", "--html", page, "--first", 3)
     assert code == 2
-    assert "a page shows the whole text" in " ".join(err.split())
+    assert "a page shows all" in " ".join(err.split())

@@ -119,6 +119,24 @@ def test_usable_is_where_all_longer_histories_lose_little() -> None:
     assert replace(found, cuts=cuts[:1]).usable() is None
 
 
+def test_the_range_of_the_usable_history_is_that_of_the_intervals() -> None:
+    cut = Cut(1, 10.0, 0.0, 0.0, 0.0)
+    rows = {
+        1: (0.1, 0.05, 0.2),
+        2: (0.02, 0.004, 0.04),
+        5: (0.01, 0.0, 0.02),
+        9: (0.008, 0.002, 0.014),
+        20: (0, 0, 0),
+    }
+    cuts = tuple(replace(cut, history=k, loss=m, low=a, high=b) for k, (m, a, b) in rows.items())
+    found = UsableContext(9, 10.0, cuts, np.zeros((6, 9)))
+    assert (found.usable_range()[0], found.usable(), found.usable_range()[1]) == (2, 9, 20)
+    assert replace(found, cuts=cuts[:-1]).usable_range() == (2, None)
+    one = replace(cut, low=math.nan, high=math.nan)  # one event has no interval
+    assert replace(found, cuts=(one,)).usable_range() == (None, None)
+    assert found.as_json()["usable_range"] == [2, 20]
+
+
 def test_progress_counts_all_tokens() -> None:
     seen: list[tuple[int, int]] = []
     usable_context(TABLE, TEXT, (1, 4), events=25, progress=lambda done, work: seen.append((done, work)))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import elman.trace as trace_module
 import neural_oracle as oracle
 from elman.errors import OptionError, TextError
 from elman.gradients.reading import read_back
@@ -135,26 +136,40 @@ def test_gradients_are_autograds(cell: str) -> None:
     assert (np.triu(top, 1) == 0).all()
 
 
+@pytest.mark.parametrize("first", [1, 3])
 @pytest.mark.parametrize("state", ["carry", "reset"])
-def test_a_window_is_that_part_of_the_whole(state: str) -> None:
+def test_a_window_is_that_part_of_the_whole(state: str, first: int) -> None:
     model = recurrent("lstm")
     whole, part = (
-        trace(model, LINES, options=TraceOptions(state=state, first=first, last=last))
-        for first, last in ((0, None), (3, 12))
+        trace(model, LINES, options=TraceOptions(state=state, first=begin, last=last))
+        for begin, last in ((0, None), (first, 12))
     )
-    assert [row.as_json() for row in part.rows] == [row.as_json() for row in whole.rows[3:12]]
-    assert (part.first, part.total) == (3, TOKENS)
+    assert [row.as_json() for row in part.rows] == [row.as_json() for row in whole.rows[first:12]]
+    assert (part.first, part.total) == (first, TOKENS)
     for mine, theirs in zip(part.layers, whole.layers, strict=True):
         for name, array in mine.states.items():
-            assert np.allclose(array, theirs.states[name][3:12], rtol=0, atol=1e-12)
-            assert np.allclose(mine.initial[name], theirs.states[name][2], rtol=0, atol=1e-12)
+            assert np.allclose(array, theirs.states[name][first:12], rtol=0, atol=1e-12)
+            assert np.allclose(mine.initial[name], theirs.states[name][first - 1], rtol=0, atol=1e-12)
         for name, array in mine.gates.items():
-            assert np.allclose(array, theirs.gates[name][3:12], rtol=0, atol=1e-12)
+            assert np.allclose(array, theirs.gates[name][first:12], rtol=0, atol=1e-12)
     assert part.gradients is not None
     assert whole.gradients is not None
     for part_of in ("h", "c"):
         mine, theirs = (each.gradients.layers[0][part_of] for each in (part, whole))
-        assert np.allclose(mine, theirs[3:12, 3:12], rtol=0, atol=1e-12)
+        assert np.allclose(mine, theirs[first:12, first:12], rtol=0, atol=1e-12)
+
+
+def test_what_comes_after_the_last_row_is_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = recurrent("gru"), []
+
+    def counted(model: object, lines: list[str], **how: object) -> object:
+        seen.append(len(lines))
+        return surprisals(model, lines, **how)
+
+    monkeypatch.setattr(trace_module, "surprisals", counted)
+    for last, lines in ((1, 1), (5, 1), (6, 2), (7, 3), (TOKENS, 4)):
+        found = trace(model, LINES, options=TraceOptions(last=last))
+        assert (len(found.rows), found.total, seen.pop()) == (last, TOKENS, lines)
 
 
 def test_after_a_reset_a_sentence_is_traced_as_if_alone() -> None:

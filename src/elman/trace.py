@@ -7,9 +7,10 @@ T rows, V vocabulary, L layers, H hidden size.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
@@ -56,16 +57,21 @@ def trace(
     rows with gates or gradients, and `top` outside the vocabulary.
     """
     how = options or TraceOptions()
-    sentences = list(surprisals(model, lines, state=how.state))
-    events = [(s.line, s.sentence, event) for s in sentences for event in s.tokens]
-    if not events:
+    ends = [
+        0,
+        *accumulate(sum(len(tokens) + 1 for tokens in model.tokenizer.sentences(line)) for line in lines),
+    ]
+    total = ends[-1]
+    if not total:
         raise TextError("the text is empty: there is no token to trace.", remedy="give a text with a line.")
-    total = len(events)
     last = total if how.last is None else how.last
     inside = unrollable(model) and (how.gates or how.gradients)
     _require_rows(how, last, total, inside, len(model.vocabulary))
-    ends = [0, *np.cumsum([len(s.tokens) for s in sentences]).tolist()]
-    segments = list(pairwise(ends)) if how.state == "reset" else [(0, total)]
+    read_lines = lines[: bisect_left(ends, last)]  # what comes after the last row is not scored
+    sentences = list(surprisals(model, read_lines, state=how.state))
+    events = [(s.line, s.sentence, event) for s in sentences for event in s.tokens]
+    ends = [0, *accumulate(len(s.tokens) for s in sentences)]
+    segments = list(pairwise(ends)) if how.state == "reset" else [(0, len(events))]
     eos = model.vocabulary.eos_id
     ids = np.concatenate([[eos], model.vocabulary.ids([event.token for _, _, event in events])])
     expected: list[tuple[int, tuple[tuple[str, float], ...]]] = []
@@ -77,7 +83,6 @@ def trace(
                 continue
             state = model.start(1)
             stream = torch.from_numpy(ids[begin : stop + 1].astype(np.int64))[:, None].to(device_of(state))
-            stream[0] = eos  # after a reset the sentence before is not known
             if first > begin:
                 state = read(model, stream[: first - begin], state)
             stream = stream[first - begin :]
@@ -112,7 +117,7 @@ def _require_rows(how: TraceOptions, last: int, total: int, inside: bool, vocabu
         raise OptionError(
             f"{last - how.first} tokens are too many for gates and gradients: at most {DETAIL} at a time.",
             reason="a gate has a number for every token and unit, gradients one for every pair of tokens.",
-            remedy="trace a part of the text, or leave gates and gradients out.",
+            remedy="trace a part of the text (--first, --last), or neither of them (--no-detail).",
         )
     if not 0 <= how.top <= vocabulary:
         raise OptionError(f"top {how.top} is not between 0 and the vocabulary's {vocabulary}.")

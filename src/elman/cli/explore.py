@@ -76,6 +76,11 @@ def explore_command(
         raise OptionError(f"--port {port} is no port.", remedy="give 1 to 65535, or 0 for a free one.")
     named = short_names(list(dict.fromkeys(models)))
     if export is not None:
+        if reference is not None:
+            raise OptionError(
+                "--reference is searched by the server: a file cannot.",
+                remedy="leave --reference or --export out; `elman memory units` searches without a page.",
+            )
         _export(named, export, text, state)
         return
     if text is not None:

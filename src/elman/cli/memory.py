@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from elman.memory.context import UsableContext
 
+FEW = 500
+"""Events below which a loss of 1 % cannot be told from chance."""
+
 EXAMPLES = examples(
     "elman memory runs/lstm sotu-modern",
     "elman memory runs/rnn runs/gru runs/lstm sotu-modern --figure memory.svg",
@@ -109,10 +112,15 @@ def _print(found: dict[str, UsableContext], source: str) -> None:
     whole = "".join(f"  {f'{each.perplexity:.1f}' + ' ' * 10:>{width}}" for each in found.values())
     print(f"{'whole':>9}{whole}\n")
     for name, each in found.items():
-        usable = each.usable()
         longest = each.cuts[-1].history
-        print(f"{name} uses", f"the last {usable:,}" if usable else f"more than {longest:,}", "tokens")
+        low, usable, high = (
+            f"{k:,}" if k else f"more than {longest:,}"
+            for k in (each.usable_range()[0], each.usable(), each.usable_range()[1])
+        )
+        print(f"{name} uses {usable} tokens of history (by the ends of the intervals: {low} to {high})")
     print("(the shortest history that costs at most 1 % of the perplexity, as every longer one does)")
+    if first.events < FEW:
+        print(f"{first.events:,} events are few: take a longer text, or shorter --histories.")
 
 
 def require_drawable(path: Path) -> None:

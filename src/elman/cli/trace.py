@@ -25,13 +25,16 @@ EXAMPLES = examples(
 )
 
 
+TOP = 10
+
+
 @app.command(name="trace", help_epilogue=EXAMPLES)
 def trace_command(
     *models_and_text: Sources,
     state: Literal["carry", "reset"] = "carry",
     first: int = 0,
     last: int | None = None,
-    top: int = 10,
+    top: int = TOP,
     detail: bool = True,
     html: Path | None = None,
     json: Json = False,
@@ -69,10 +72,10 @@ def trace_command(
     lines = _lines(source)
     models = {label: load_model(name) for name, label in short_names(names).items()}
     if html is not None:
-        if first or last is not None:
+        if first or last is not None or top != TOP or not detail:
             raise OptionError(
-                "--first and --last choose rows of the table and of --json; a page shows the whole text.",
-                remedy="give a shorter text: `head`, for instance.",
+                "--first, --last, --top and --no-detail are for the table and --json: a page shows all.",
+                remedy="leave them out, and give a shorter text where it is too long.",
             )
         _write_page(models, source, lines, state, html)
     inside = detail and json

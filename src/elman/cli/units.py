@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 EXAMPLES = examples(
-    'elman memory units runs/lstm sotu-modern "the american people have"',
-    'elman memory units runs/lstm sotu-modern "the american people have" --first 1 --last 3',
+    'elman memory units runs/lstm sotu-modern "we spent $ 300 billion on defense" --first 3 --last 6',
+    "elman memory units runs/lstm sotu-modern speech.txt --first 40 --last 45 --layer 2 --part c",
 )
 
 SHOWN = 10  # units

@@ -23,7 +23,7 @@ from elman.event_nats import device_of, evaluating, event_nats
 from elman.language_model import LanguageModel, read
 from elman.text.corpus import Text
 
-HISTORIES = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500)
+HISTORIES = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500)
 EVENTS = 2000
 TOLERANCE = 0.01
 """Of the perplexity: a smaller loss counts as none (Khandelwal et al. 2018, section 3)."""
@@ -65,9 +65,18 @@ class UsableContext:
     def usable(self, tolerance: float = TOLERANCE) -> int | None:
         """The shortest history tried that costs at most this share of the perplexity, as each longer one
         does; None where even the longest costs more."""
+        return self._shortest([cut.loss for cut in self.cuts], tolerance)
+
+    def usable_range(self, tolerance: float = TOLERANCE) -> tuple[int | None, int | None]:
+        """The same by the lower and by the upper end of each interval: what the events drawn leave open."""
+        ends = [cut.low for cut in self.cuts], [cut.high for cut in self.cuts]
+        low, high = (self._shortest(losses, tolerance) for losses in ends)
+        return low, high
+
+    def _shortest(self, losses: Sequence[float], tolerance: float) -> int | None:
         found = None
-        for cut in reversed(self.cuts):
-            if cut.loss > math.log1p(tolerance):
+        for cut, loss in zip(reversed(self.cuts), reversed(losses), strict=True):
+            if not loss <= math.log1p(tolerance):
                 break
             found = cut.history
         return found
@@ -79,6 +88,7 @@ class UsableContext:
             "perplexity": self.perplexity,
             "tolerance": TOLERANCE,
             "usable": self.usable(),
+            "usable_range": list(self.usable_range()),
             "cuts": [cut.as_json() for cut in self.cuts],
         }
 

@@ -8,7 +8,8 @@ Not a reader (reading.py validates the bytes) and not a store (cache.py keeps th
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, nullcontext
 from itertools import chain, repeat
 from typing import IO, Protocol
 from weakref import finalize
@@ -204,10 +205,11 @@ class Encoder:
             self._lead_bytes += size
 
 
-def encode_all(encoder: Encoder, blocks: Iterable[bytes]) -> None:
-    """Encode every block."""
-    for block in blocks:
-        encoder.add(block)
+def encode_all(encoder: Encoder, blocks: Iterator[bytes]) -> None:
+    """Encode every block; where one is refused, the file behind `blocks` is closed at once."""
+    with closing(blocks) if isinstance(blocks, Generator) else nullcontext():
+        for block in blocks:
+            encoder.add(block)
 
 
 def _line_bytes(block: bytes) -> NDArray[np.int64]:
