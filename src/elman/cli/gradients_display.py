@@ -30,7 +30,7 @@ def print_sweep(o: SweepOptions, first: Sequence[Growth], points: Sequence[Growt
         "Growth is that of the norm from one step to the one before, in nats: below 0 it vanishes,",
         "above 0 it explodes.",
     )
-    print("\nAt initialization: every weight and bias, and the input, from U(-0.1, 0.1)")
+    print("\nAt initialization: every weight and bias from U(-0.1, 0.1), the input noise of that size")
     rows = [("cell", "radius of U", "norm of U", "growth a step", "95 %", "half-life", "theory")]
     rows += [
         (

@@ -126,8 +126,8 @@ def sweep(options: SweepOptions | None = None, progress: Progress | None = None)
 def at_initialization(
     options: SweepOptions | None = None, gate_biases: Sequence[float] = (), scale: float = 0.1
 ) -> Iterator[Growth]:
-    """Every cell as a language model begins: each parameter, biases too, and the input, which an embedding
-    is, from U(-scale, scale) (Zaremba et al. 2014), not rescaled; gated cells with every gate bias (none:
+    """Every cell as a language model begins: each parameter, biases too, from U(-scale, scale) (Zaremba et al.
+    2014), not rescaled, and noise as large as an embedding from it; gated cells with every gate bias (none:
     that of the options) added, as Gers et al. (2000) and Jozefowicz et al. (2015) do.
     """
     o = options or SweepOptions()
@@ -195,8 +195,7 @@ def scaled(module: nn.RNNBase, radius: float) -> nn.RNNBase:
 
 
 def radius_at_rest(module: nn.RNNBase) -> float:
-    """Spectral radius of the state's Jacobian where all inputs, biases and states are zero; of gates, where
-    they stand with their biases, the state being zero."""
+    """Spectral radius of the state's Jacobian where inputs and state are zero, and biases what they are."""
     rest = unroll(module, torch.zeros(1, 1, module.input_size))
     return spectral_radius(step_jacobian(rest, 0))
 

@@ -197,7 +197,8 @@ def _reaching(threshold: float) -> np.float16:
 def _stretches(on: NDArray[np.bool_], shortest: int) -> NDArray[np.int64]:
     """on [U, N] → [R, 2] starts and ends of the runs in which at least k units are on, for k from U down.
 
-    It stops where `CANDIDATES` are found, as LSTMVis does: those with fewer units rank below them.
+    It stops where `CANDIDATES` are found, as LSTMVis does: what has fewer units at every one of its tokens is
+    not looked at, although more of them might be on throughout.
     """
     count = on.sum(axis=0, dtype=np.int32)
     found = np.zeros((0, 2), dtype=np.int64)
