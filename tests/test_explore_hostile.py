@@ -378,6 +378,8 @@ def test_bodies_up_to_the_limit_and_over_it(server: Running) -> None:
 def test_a_body_without_end_is_cut_off(server: Running) -> None:
     require_refusal(server, post(server, chunks(b" " * (3 << 20)), CHUNKED), 413)
     require_refusal(server, post(server, b" " * (3 << 20), "Content-Length: 99999999999999"), 413)
+    # at once, not when time is up
+    require_refusal(server, post(server, b"", "Content-Length: 1000000000"), 413)
 
 
 def test_a_body_shorter_than_it_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,8 @@ class Gate:
 
     async def _body(self, request: access.Request, receive: Receive) -> bytes:
         """All of it, whatever its announced length; raises Refused (400, 408, 413)."""
+        if int(request.headers.get(b"content-length", 0)) > DRAINED_BYTES:  # nothing to wait for
+            raise _too_large()
         body = bytearray()
         try:
             async with asyncio.timeout(SECONDS_FOR_BODY):
@@ -71,8 +73,12 @@ class Gate:
             if len(body) <= BODY_BYTES:
                 raise Refused(408, "the body of the request did not arrive in time.") from None
         if len(body) > BODY_BYTES:
-            raise Refused(413, f"the body of a request holds at most {BODY_BYTES >> 10} KiB.")
+            raise _too_large()
         return bytes(body)
+
+
+def _too_large() -> Refused:
+    return Refused(413, f"the body of a request holds at most {BODY_BYTES >> 10} KiB.")
 
 
 def _held(body: bytes, receive: Receive) -> Receive:

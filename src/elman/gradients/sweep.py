@@ -126,9 +126,9 @@ def sweep(options: SweepOptions | None = None, progress: Progress | None = None)
 def at_initialization(
     options: SweepOptions | None = None, gate_biases: Sequence[float] = (), scale: float = 0.1
 ) -> Iterator[Growth]:
-    """Every cell as a language model begins: each parameter, biases too, from U(-scale, scale) (Zaremba et al.
-    2014), not rescaled, and noise as large as an embedding from it; gated cells with every gate bias (none:
-    that of the options) added, as Gers et al. (2000) and Jozefowicz et al. (2015) do.
+    """Every cell as a language model begins: each parameter, biases too, from U(-scale, scale) (Zaremba et
+    al. 2014), not rescaled, and noise as large as an embedding from it; gated cells with every gate bias
+    (none: that of the options) added, as Gers et al. (2000) and Jozefowicz et al. (2015) do.
     """
     o = options or SweepOptions()
     for cell in o.cells:
