@@ -85,6 +85,16 @@ const Elman = { views: [] };
     scale: "relative",
     step: 0,
     beside: "vary",
+    hide: 0,
+  };
+  /* Fields that are one of a few words; whatever else a link says is passed over. */
+  const WORDS = {
+    state: ["carry", "reset"],
+    colour: ["surprisal", "difference", "unit", "gradient"],
+    sort: ["index", "mean", "variance", "similarity"],
+    norm: ["memory", "h", "x"],
+    scale: ["relative", "absolute"],
+    beside: ["vary", "hold", "like", "none"],
   };
   Elman.defaults = () => ({ ...DEFAULTS });
   Elman.setDefault = (name, value) => {
@@ -114,8 +124,9 @@ const Elman = { views: [] };
       } // a damaged link: the default instead
       if (Array.isArray(DEFAULTS[name])) found[name] = value ? value.split(",").slice(0, 16) : [];
       else if (typeof DEFAULTS[name] === "number") {
-        if (Number.isFinite(Number(value))) found[name] = Number(value);
-      } else found[name] = value;
+        const number = name === "threshold" ? Number(value) : Math.trunc(Number(value));
+        if (Number.isFinite(number)) found[name] = number;
+      } else if (!WORDS[name] || WORDS[name].includes(value)) found[name] = value;
     }
     return found;
   };

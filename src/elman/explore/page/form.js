@@ -37,12 +37,13 @@
       }
     });
     byId("typed").hidden = byId("state-field").hidden = !typed;
-    if (Elman.data.limits.characters) byId("text").maxLength = Elman.data.limits.characters;
+    byId("text").addEventListener("input", () => checkLength(false));
     byId("text").addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) byId("ask").requestSubmit();
     });
     byId("ask").addEventListener("submit", function (event) {
       event.preventDefault();
+      if (!checkLength(true)) return;
       const text = byId("text").value,
         preset = presets.find((one) => one.text === text);
       const patch = { preset: preset ? preset.id : "", text: preset ? "" : text, from: -1, to: -1 };
@@ -75,8 +76,26 @@
       Elman.showForm();
     }
   }
+  /* How long the typed text is, said beside the button once it is long; false where it is too long to read.
+     Characters are code points, as the server counts them. */
+  function checkLength(sent) {
+    const text = byId("text").value,
+      most = Elman.data.limits.characters || Infinity,
+      count = [...text].length,
+      over = count > most;
+    const counted = `${Elman.grouped(count)} of at most ${Elman.grouped(most)} characters`;
+    const tooLong = `${counted}: ${sent ? "nothing was read. Shorten" : "shorten"} the text by ${Elman.grouped(count - most)}.`;
+    const shown = over ? tooLong : count > most / 2 ? `${counted}.` : "";
+    if (byId("text-count").textContent !== shown) byId("text-count").textContent = shown;
+    byId("text-count").classList.toggle("over", over);
+    if (over) byId("text").setAttribute("aria-invalid", "true");
+    else byId("text").removeAttribute("aria-invalid");
+    if (over && sent) byId("text").focus();
+    return !over;
+  }
   function showText(text) {
     byId("text").value = text;
+    checkLength(false);
     byId("text").rows = Elman.clamp(text.split("\n").length, 2, 6);
   }
   Elman.showForm = function () {

@@ -1,7 +1,7 @@
 "use strict";
 /* View 7: for a range of words, the units that stay on throughout, and where else in the reference text they
    do (after LSTMVis, Strobelt et al. 2018). The server searches; which units stay on the page can tell by
-   itself. */
+   itself. Not here: the list of places (matches.js). */
 (function () {
   const { el } = Elman;
   const SHOWN = 8,
@@ -31,8 +31,8 @@
       slider.value = value;
       level.firstChild.textContent = `Counts as on from |value| ≥ ${Elman.number(value)}`;
     };
-    from = Elman.whole("From word", (value) => ends(value - 1, Elman.state.to));
-    to = Elman.whole("to word", (value) => ends(Elman.state.from, value - 1));
+    from = Elman.whole("From token", (value) => ends(value - 1, Elman.state.to));
+    to = Elman.whole("to token", (value) => ends(Elman.state.from, value - 1));
     body = {
       focus: el("div"),
       empty: el("div"),
@@ -42,9 +42,8 @@
       title: el("h3"),
       units: el("div", { class: "chips" }),
       found: el("h3", { text: "Where else they stay on" }),
-      status: el("p", { class: "note", role: "status" }),
-      matches: el("div"),
     };
+    body.places = Elman.places();
     body.drawing.append(
       el("div", { class: "row" }, from, to, fields.elements, part, level),
       body.range,
@@ -52,8 +51,7 @@
       body.title,
       body.units,
       body.found,
-      body.status,
-      body.matches
+      body.places.element
     );
     panel.append(body.focus, body.empty, body.drawing);
   }
@@ -117,10 +115,12 @@
     const inside = range && low >= 0 && low <= high && high < rows.length;
     if (!inside) {
       body.range.textContent = range
-        ? "The range is longer than the window of states."
+        ? low > high
+          ? "Nothing reads the last token of a text: choose one before it."
+          : "The range is longer than the window of states."
         : "Drag over words above, or press shift and an arrow key, to choose a range.";
-      for (const one of [body.chart, body.units, body.matches]) one.replaceChildren();
-      [body.title.textContent, body.status.textContent, body.found.hidden] = ["", "", true];
+      for (const one of [body.chart, body.units]) one.replaceChildren();
+      [body.title.textContent, body.found.hidden, body.places.element.hidden] = ["", true, true];
       return;
     }
     const words = trace.tokens
@@ -154,21 +154,21 @@
     const key = JSON.stringify(question);
     const mine = answer && answer.key === key ? answer : null;
     const units = mine && mine.found ? mine.found.units : local;
-    draw(trace, which, rows, units, { low, high, threshold, token });
-    body.found.hidden = false;
+    const common = (mine && mine.found && mine.found.common) || 0;
+    draw(trace, which, rows, units, { low, high, threshold, token, common });
+    body.found.hidden = body.places.element.hidden = false;
     if (key !== asked) {
       asked = key;
       answer = null;
       clearTimeout(timer);
       timer = setTimeout(() => ask(question, key), Elman.source.typed ? 350 : 0);
     }
-    results(mine, units);
+    body.places.update(mine, trace.tokens.slice(low, high + 1));
   }
 
-  function draw(trace, which, rows, units, { low, high, threshold, token }) {
+  function draw(trace, which, rows, units, { low, high, threshold, token, common }) {
     const top = units.slice(0, SHOWN),
-      tint = Elman.tint(Elman.card(Elman.state.model)),
-      common = answer && answer.found ? answer.found.common || 0 : 0;
+      tint = Elman.tint(Elman.card(Elman.state.model));
     const own = Elman.state.unit,
       chosen = top.some((one) => one.unit === own);
     const series = top.map(({ unit }) => ({
@@ -229,7 +229,10 @@
   }
 
   async function ask(question, key) {
-    if (question.model !== Elman.state.model || question.text !== Elman.data.text) return;
+    if (question.model !== Elman.state.model || question.text !== Elman.data.text) {
+      if (key === asked) asked = ""; // whoever comes back to it asks anew
+      return;
+    }
     let next;
     try {
       next = { key, found: await Elman.source.similar(question) };
@@ -241,53 +244,16 @@
     answer = next;
     Elman.refresh("similar");
   }
-  function results(mine, units) {
-    body.matches.replaceChildren();
-    if (!mine) {
-      body.status.textContent = "Searching the reference text …";
-      return;
-    }
-    if (mine.error) {
-      body.status.textContent = [mine.error.cause, mine.error.reason, mine.error.remedy]
-        .filter(Boolean)
-        .join(" ");
-      return;
-    }
-    const { matches } = mine.found,
-      name = Elman.data.reference
-        ? ` in ${Elman.data.reference.name} (${Elman.grouped(Elman.data.reference.tokens)} tokens)`
-        : "";
-    body.status.textContent = matches.length
-      ? `${Elman.count(matches.length, "place")}${name} where these units stay on; the score is the share that do.`
-      : `No other place found${name}.`;
-    body.matches.append(el("ol", { class: "matches" }, matches.map(line)));
-  }
-  /* A match between the words before and after it. */
-  function line({ score, start, end, tokens, from, to }) {
-    const words = (low, high) => tokens.slice(low, high).map(Elman.visible).join(" ");
-    const title = `tokens ${start} to ${end} of the reference text`;
-    return el(
-      "li",
-      { title },
-      el("span", { class: "score", text: Elman.number(score) }),
-      el(
-        "span",
-        { class: "found" },
-        el("span", { class: "left" }, el("bdi", { text: words(0, from) })),
-        " ",
-        el("mark", { text: words(from, to) }),
-        " ",
-        el("span", { class: "right", text: words(to) })
-      )
-    );
-  }
-
   Elman.views.push({
     id: "memory",
     title: "Staying on",
+    inside: true,
     build,
     update,
-    on: ["token", "from", "to", "unit", "layer", "part", "threshold", "model", "detail", "models", "similar"],
+    on: [
+      ...["token", "from", "to", "unit", "layer", "part", "threshold"],
+      ...["model", "detail", "models", "similar", "hide"],
+    ],
     how:
       "choose a few words: the lines are the units that hold one sign, beyond the dashed threshold, " +
       "after each of them. If the places found in the other text have something in common with yours, " +
