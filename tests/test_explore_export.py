@@ -75,6 +75,17 @@ def test_presets_are_tokens_of_prose_and_point_inside_their_texts() -> None:
         assert 0 <= first < last <= total
 
 
+@pytest.mark.parametrize(
+    ("name", "read", "predicted"), [("again", "need", "schools"), ("belt", ".", "</s>"), ("step", ",", "we")]
+)
+def test_the_step_of_a_preset_reads_the_word_that_its_note_is_about(
+    name: str, read: str, predicted: str
+) -> None:
+    preset = next(each for each in PRESETS if each["id"] == name)
+    tokens = [*preset["text"].replace("\n", " </s> ").split(), "</s>"]
+    assert (tokens[preset["token"] - 1], tokens[preset["token"]]) == (read, predicted)
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     sync = pytest.importorskip("playwright.sync_api", reason="playwright (extra dev) is not installed")

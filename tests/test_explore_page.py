@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -93,7 +94,7 @@ def test_words_are_coloured_and_told_by_their_surprisal(page: Any) -> None:
         page.keyboard.press("ArrowRight")
     page.wait_for_function("() => document.activeElement === document.querySelectorAll('.word')[4]")
     told = page.inner_text("#readout")
-    assert told.startswith("Word 5 of 20: “for” after “together”")
+    assert told.startswith("Token 5 of 20: “for” after “together”")
     assert f"LSTM {tokens[4]['bits']:.1f} bits, rank {tokens[4]['rank']}" in told
     assert page.locator(".word.chosen").get_attribute("aria-label") == f"for, {tokens[4]['bits']:.1f} bits"
 
@@ -262,6 +263,52 @@ def test_models_of_one_cell_have_colours_of_their_own(page: Any) -> None:
     assert len(set(colours)) == 5
 
 
+def test_links_with_values_that_nothing_knows_open(page: Any) -> None:
+    """`watched` fails on any error of the page."""
+    for view, more in (
+        ("gradients", "norm=c&models=m1&model=m1"),
+        ("conveyor", "beside=toString&model=m0"),
+        ("heatmap", "sort=constructor&token=1.5&model=m0"),
+        ("surprisal", "colour=x&state=neither&scale=__proto__"),
+    ):
+        go(page, f"preset=scrambled&view={view}&{more}")
+        assert page.locator(f"#panel-{view} canvas, #panel-{view} svg").count() > 0
+    assert page.evaluate("[Elman.state.norm, Elman.state.beside, Elman.state.sort, Elman.state.token]") == [
+        "memory",
+        "vary",
+        "index",
+        0,
+    ]
+
+
+def test_a_range_longer_than_the_window_is_asked_for_once_and_told(page: Any, site: Site) -> None:
+    text = "\n".join([made.PRESETS[0]["text"]] * 12)  # 240 tokens
+    go(page, f"text={quote(text)}&view=memory&model=m0&models=m0&token=5&from=0&to=219")
+    page.wait_for_function(
+        "() => document.querySelector('#panel-memory').innerText.includes('longer than the window')"
+    )
+    asked = sum(kind == "trace" for kind, _ in site.asked)
+    page.wait_for_timeout(500)
+    assert sum(kind == "trace" for kind, _ in site.asked) == asked <= 2
+    go(page, f"text={quote(text)}&view=memory&model=m0&models=m0&token=110&from=109&to=111")
+    page.wait_for_selector(".matches li")
+
+
+def test_a_change_of_the_state_policy_is_drawn(page: Any) -> None:
+    """A heatmap is painted anew only where its key changes; reset begins the second line from nothing."""
+    go(page, "preset=scrambled&view=heatmap&model=m0&models=m0&part=h")
+    before = page.evaluate("document.querySelector('#panel-heatmap canvas[role=application]').toDataURL()")
+    go(page, "preset=scrambled&view=heatmap&model=m0&models=m0&part=h&state=reset")
+    fresh = page.evaluate("document.querySelector('#panel-heatmap canvas[role=application]').toDataURL()")
+    assert fresh != before
+    page.evaluate("Elman.set({ state: 'carry' })")
+    ready(page)
+    page.wait_for_function(
+        "(old) => document.querySelector('#panel-heatmap canvas[role=application]').toDataURL() === old",
+        arg=before,
+    )
+
+
 def test_state_views_name_the_word_that_was_read(page: Any) -> None:
     """Column by column: what is written under them is what the model had read, not what came next."""
     tokens = trace_of("scrambled", "m0")["tokens"]
@@ -420,9 +467,9 @@ def test_a_long_text_is_traced_in_windows_that_follow_the_word(page: Any, site: 
     page.wait_for_function("() => document.querySelectorAll('#strip .word').length === 360")
     page.keyboard.press("3")
     ready(page)
-    assert "Words 1 to 200 of 360" in shown(page)
+    assert "Tokens 1 to 200 of 360" in shown(page)
     go(page, fragment_text(page) + "&token=300")
-    assert "Words 161 to 360 of 360" in shown(page)
+    assert "Tokens 161 to 360 of 360" in shown(page)
     assert all(
         question["last"] - question["first"] <= 200 for kind, question in site.asked if kind == "trace"
     )

@@ -11,7 +11,11 @@ from typing import NotRequired, TypedDict
 
 
 class Preset(TypedDict):
-    """A text and what to look at: a view of the page, a token, a range [first, last) of tokens, from 0."""
+    """A text and what to look at: a view of the page, a token, a range [first, last) of tokens, from 0.
+
+    token  the one that is predicted; in the views of one step (heatmap, conveyor, cell) the note is about the
+           token before it, which that step reads
+    """
 
     id: str
     title: str
@@ -48,7 +52,7 @@ PRESETS: tuple[Preset, ...] = (
         "text": "we need jobs for our people .\nwe need schools for our children .\n"
         "we need peace for all of the nations of the world .",
         "view": "heatmap",
-        "token": 9,
+        "token": 10,
         "note": "The lines begin alike, and so do their columns: compare a word of one line with the same "
         "word of the next. What differs is what the state has kept of the line before.",
     },

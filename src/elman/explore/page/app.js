@@ -62,8 +62,9 @@
   }
   /* Bring the choices within what was read. */
   function settle(ids) {
+    // the model looked into: where none is named one with gates, which there is most to see of
     if (!ids.includes(state.model))
-      state.model = ids.find((id) => Elman.isRecurrent(Elman.card(id))) || ids[0];
+      state.model = ids.find(Elman.hasGates) || ids.find((id) => Elman.isRecurrent(Elman.card(id))) || ids[0];
     const trace = Elman.focus(),
       last = trace.first + trace.tokens.length - 1;
     state.token = Elman.clamp(state.token, trace.first, last);
@@ -197,6 +198,10 @@
 
   async function start() {
     byId("copy-link").addEventListener("click", copyLink);
+    if (Elman.source.typed)
+      byId("copy-link").title =
+        "The address of what is shown now. It works in this browser while this server runs; " +
+        "elman explore --port 8123 keeps the address from one start to the next.";
     try {
       await Elman.loadModels();
     } catch (error) {

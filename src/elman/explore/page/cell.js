@@ -152,7 +152,9 @@
             ? input
             : shown === "off"
               ? ""
-              : Elman.number(values[key], Math.abs(values[key]) < 0.0995 ? 3 : 2);
+              : typeof values[key] === "string"
+                ? values[key]
+                : Elman.number(values[key], Math.abs(values[key]) < 0.0995 ? 3 : 2);
       if (value !== "")
         root.append(svg("text", { x, y, class: `value ${shown}`, "text-anchor": anchor }, before + value));
     }
@@ -163,7 +165,10 @@
     const { model, token } = Elman.state,
       trace = Elman.detail(model);
     Elman.focusSwitch(body.focus);
-    const instead = Elman.instead(model, "cell");
+    const beyond = trace && token - trace.first >= trace.layers[0].states.h.length;
+    const instead = beyond
+      ? el("p", { class: "empty" }, Elman.stepTold(null))
+      : Elman.instead(model, "cell");
     body.empty.replaceChildren(...(instead ? [instead] : []));
     body.drawing.hidden = Boolean(instead);
     body.play.hidden = Elman.calm();
@@ -189,11 +194,9 @@
     const values = cell.values(layer, initial, t, unit);
     draw(cell, values, step, at ? `h of layer ${at}` : Elman.visible(row.input));
     body.where.replaceChildren(
-      `Unit ${unit} of layer ${at + 1} reads `,
-      el("mark", { text: Elman.visible(row.input) }),
-      " and then predicts ",
-      el("b", { text: Elman.shown(row) }),
-      `, word ${token + 1} of ${trace.total}`
+      `Unit ${unit} of layer ${at + 1}. `,
+      ...Elman.stepTold(row),
+      ` Token ${token + 1} of ${trace.total}.`
     );
     const focused = [...body.steps.children].findIndex((item) => item.contains(document.activeElement));
     body.steps.replaceChildren(
@@ -234,6 +237,8 @@
   Elman.views.push({
     id: "cell",
     title: "Inside the cell",
+    inside: true,
+    step: true,
     build,
     update,
     on: ["token", "unit", "layer", "model", "detail", "models", "step"],

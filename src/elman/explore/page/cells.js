@@ -214,7 +214,7 @@
       {
         name: "Add up",
         equation: "a = W x + b + U h₋ + c",
-        numbers: (v) => (v.a === null ? "a ≤ 0" : `a = ${n3(v.a)}`),
+        numbers: (v) => `a ${v.a}`,
         tell: () =>
           "The word and the whole old state, weighted and added up: nothing of the old value is kept " +
           "as it was.",
@@ -225,7 +225,7 @@
         numbers: (v) => `h = ${n3(v.h)}`,
         tell: (v) =>
           squash === "tanh"
-            ? `The slope here is 1 − h² = ${n3(1 - v.h * v.h)}: a gradient on its way back is multiplied by it.`
+            ? `The slope here is 1 − h² ≈ ${Elman.number(1 - v.h * v.h)}: a gradient on its way back is multiplied by it.`
             : `The slope here is ${v.h > 0 ? 1 : 0}.`,
       },
     ],
@@ -234,11 +234,17 @@
       return { before: initial.h, a: inverse(h), h };
     },
   });
-  /* a is not in a trace; it is got back from h (for a relu at 0 it cannot be). */
+  /* a is not in a trace; it is got back from h, which a trace rounds to three decimals. The nearer to ±1, the
+     fewer digits of a that tells: from 0.9985 (a = 3.6) only a bound. A relu at 0 tells that a was not positive. */
+  function beforeTanh(h) {
+    const size = Math.abs(h);
+    if (size >= 0.9985) return h > 0 ? "> 3.5" : "< −3.5";
+    return `≈ ${Elman.number(Math.atanh(h), size > 0.98 ? 1 : 2)}`;
+  }
   Elman.cells = {
     lstm: LSTM,
     gru: GRU,
-    rnn: simple("tanh", (h) => Math.atanh(Elman.clamp(h, -0.99995, 0.99995))),
-    "rnn-relu": simple("relu", (h) => (h > 0 ? h : null)),
+    rnn: simple("tanh", beforeTanh),
+    "rnn-relu": simple("relu", (h) => (h > 0 ? `= ${n3(h)}` : "≤ 0")),
   };
 })();

@@ -163,7 +163,7 @@
       cursor.setAttribute("x2", x(place));
       cursor.setAttribute("visibility", "visible");
       const title = told.tokens
-        ? `${Elman.shown(told.tokens[place])} (word ${told.first + place + 1})`
+        ? `${Elman.shown(told.tokens[place])} (token ${told.first + place + 1})`
         : `${told.placeName || told.x} ${told.start + place}`;
       const lines = series
         .filter((one) => !one.dim && Number.isFinite(one.values[place]))

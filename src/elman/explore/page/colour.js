@@ -81,7 +81,7 @@
       ]),
     gate: (label) => steps(label, "g", ["0", "", "", "", "½", "", "", "", "1"]),
     norm: () =>
-      steps("gradient beside the largest", "s", ["1/256", "", "1/64", "", "1/16", "", "1/4", "", "1"]),
+      steps("gradient after reading it, beside the largest", "s", ["1/256", "", "1/64", "", "1/16", "", "1/4", "", "1"]),
   };
   function steps(label, scale, ticks, before, after) {
     const boxes = ticks.map((tick, step) => Elman.el("span", { class: `key ${scale}${step}`, text: tick }));

@@ -203,7 +203,7 @@
     const sheet = el(
       "table",
       {},
-      caption ? el("caption", { text: caption }) : null,
+      caption ? el("caption", {}, el("span", { text: caption })) : null,
       top,
       el("tbody", {}, lines)
     );

@@ -22,6 +22,7 @@
       focus: el("div"),
       empty: el("div"),
       drawing: el("div"),
+      step: el("p", { class: "context" }),
       note: el("p", { class: "note" }),
       lanes: el("div"),
       words: el("div"),
@@ -36,6 +37,7 @@
         el("li", {}, el("span", { class: "swatch written" }), "written by this word"),
         el("li", {}, el("span", { class: "swatch erased" }), "erased by this word")
       ),
+      body.step,
       body.note,
       body.lanes,
       body.words,
@@ -147,6 +149,19 @@
       from = to;
     }
     root.append(parts, svg("line", { class: "grid zero", x1: LEFT, x2: width - 6, y1: zero, y2: zero }));
+    // the scale of the bars: what the tallest bar of this lane stands for
+    for (const [value, at] of [
+      [most, LANE + 3],
+      [-most, LANE + BARS - 3],
+    ])
+      root.append(
+        svg("line", { class: "grid", x1: LEFT, x2: width - 6, y1: at, y2: at }),
+        svg(
+          "text",
+          { class: "tick bars", x: LEFT - 6, y: at + 4, "text-anchor": "end" },
+          `${value > 0 ? "+" : ""}${Elman.number(value, most < 0.95 ? 2 : 1)}`
+        )
+      );
     const half = Math.max(0.6, wide * 0.38);
     for (let t = 0; t < count; t++)
       for (const [name, value, shift] of [
@@ -209,17 +224,15 @@
     );
   }
 
+  const MADE_ANEW =
+    "A simple RNN has no belt: it makes its whole state anew at every word, so all is erased and all is written.";
   const NOTES = {
     lstm: "",
     gru:
       "A GRU has no cell of its own: its hidden state is the belt, and the update gate z is what keeps " +
       "it.",
-    rnn:
-      "A simple RNN has no belt: it makes its whole state anew at every word, so all is erased and all " +
-      "is written.",
-    "rnn-relu":
-      "A simple RNN has no belt: it makes its whole state anew at every word, so all is erased and " +
-      "all is written.",
+    rnn: MADE_ANEW,
+    "rnn-relu": MADE_ANEW,
   };
 
   function update() {
@@ -238,6 +251,7 @@
     const at = Elman.layerOf(trace),
       unit = Elman.unitOf(trace),
       width = Elman.room(body.drawing);
+    body.step.replaceChildren(...Elman.stepTold(trace.tokens[token - trace.first]));
     body.lanes.replaceChildren(...chosenUnits(trace, at, unit).map((one) => lane(trace, at, one, width)));
     const count = trace.layers[at].states.h.length,
       under = svg("svg", { width, height: 60, class: "axis", "aria-hidden": "true" });
@@ -272,12 +286,14 @@
   Elman.views.push({
     id: "conveyor",
     title: "Conveyor",
+    inside: true,
+    step: true,
     build,
     update,
     on: ["token", "unit", "layer", "model", "detail", "models", "beside"],
     how:
       "the belt carries the memory of one unit from word to word, and it is as thick as the gate lets " +
-      "it through. Where it thins out the unit forgets; bars below show what each word erased and " +
-      "wrote: their sum is the step of the belt.",
+      "it through. Where it thins out the unit forgets; bars below, on a scale of their own at the left, " +
+      "show what each word erased and wrote: their sum is the step of the belt.",
   });
 })();

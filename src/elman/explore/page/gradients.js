@@ -98,7 +98,7 @@
 
   function triangles(list, most, floor) {
     const across = innerWidth < 700 ? 1 : list.length,
-      side = Math.min(460, Math.floor((Elman.room(body.drawing) - 18 * (across - 1)) / across));
+      room = Math.min(460, Math.floor((Elman.room(body.drawing) - 18 * (across - 1)) / across));
     while (drawn.length < list.length) {
       const box = { title: el("h3"), map: el("div") };
       box.element = el("div", {}, box.title, box.map);
@@ -111,6 +111,8 @@
         tokens = trace.tokens,
         at = Elman.tokenIn(id, Elman.state.token) - trace.first,
         table = Elman.table("s");
+      const left = room >= 300 && count <= 80 ? 62 : 0, // room for the words predicted, beside the rows
+        side = room - left;
       const what = Elman.normOf(id);
       drawn[k].title.replaceChildren(...Elman.label(id), el("small", { text: `  |∂L/∂${what}|` }));
       const pick = (row) => {
@@ -132,6 +134,7 @@
           side,
           trace.first,
           Elman.data.text,
+          Elman.data.policy,
           what,
           Elman.state.layer,
           most,
@@ -142,8 +145,9 @@
         rows: count,
         width: side,
         rowHeight: side / count,
-        left: 0,
+        left,
         bottom: 60,
+        beside: left ? tokens.map(Elman.shown) : null,
         table,
         tokens,
         first: trace.first,
@@ -174,12 +178,14 @@
   Elman.views.push({
     id: "gradients",
     title: "Gradients",
+    inside: true,
     build,
     update,
     on: ["token", "layer", "norm", "scale", "model", "detail", "models"],
     how:
       "each line of a triangle is the loss of one word, each column the state after one word was read, and " +
       "the colour how strongly that loss pulls on it. Colour that dies out near the diagonal is a vanishing " +
-      "gradient: from further back the model could not learn.",
+      "gradient: with these weights words further back do not matter to this loss. A wholly pale line is a " +
+      "word that was expected anyway.",
   });
 })();

@@ -22,13 +22,14 @@
       drawing: el("div"),
       controls: el("div", { class: "row" }, fields.elements, sort),
       ramp: el("div", { class: "push" }),
+      step: el("p", { class: "context" }),
       map: el("div"),
       line: el("div"),
       title: el("h3"),
       note: el("p", { class: "note" }),
     };
     body.controls.append(body.ramp);
-    body.drawing.append(body.controls, body.map, body.note, body.title, body.line);
+    body.drawing.append(body.controls, body.step, body.map, body.note, body.title, body.line);
     body.matrix = Elman.matrix(body.map);
     panel.append(body.focus, body.empty, body.drawing);
   }
@@ -82,6 +83,7 @@
       model,
       trace.first,
       Elman.data.text,
+      Elman.data.policy,
       at,
       part,
       Elman.state.sort,
@@ -129,9 +131,10 @@
         const next = units[Elman.clamp(units.indexOf(Elman.unitOf(trace)) + down, 0, size - 1)];
         const to = Elman.clamp(Elman.state.token - trace.first + across, 0, rows.length - 1);
         Elman.set({ unit: next, token: trace.first + to, from: -1, to: -1 });
-        Elman.say(`Unit ${next}, ${part} ${Elman.number(rows[to][next])} at word ${trace.first + to + 1}`);
+        Elman.say(`Unit ${next}, ${part} ${Elman.number(rows[to][next])} at token ${trace.first + to + 1}`);
       },
     });
+    body.step.replaceChildren(...Elman.stepTold(trace.tokens[column]));
     body.note.textContent = windowNote(trace);
     body.title.textContent = `Unit ${unit}: ${Elman.PARTS[part]}, layer ${at + 1}`;
     const values = Elman.column(rows, unit);
@@ -155,7 +158,7 @@
   function windowNote(trace) {
     const count = trace.layers[0].states.h.length;
     return count < trace.total
-      ? `Words ${trace.first + 1} to ${trace.first + count} of ${Elman.grouped(trace.total)}: ` +
+      ? `Tokens ${trace.first + 1} to ${trace.first + count} of ${Elman.grouped(trace.total)}: ` +
           (Elman.source.typed ? "the window follows the chosen word." : "this file holds no more.")
       : "";
   }
@@ -164,12 +167,14 @@
   Elman.views.push({
     id: "heatmap",
     title: "States and gates",
+    inside: true,
+    step: true,
     build,
     update,
     on: ["token", "unit", "layer", "part", "sort", "model", "detail", "models"],
     how:
       "one line for each unit, one column for each word read; the colour is the value of the unit after " +
-      "it. Columns that change together are what the layer noticed, long stripes are what it holds on " +
-      "to. From the framed column the chosen word was predicted.",
+      "it. Where many lines change at the same word, the layer noticed something; long stripes are what " +
+      "it holds on to. From the framed column the chosen word was predicted.",
   });
 })();

@@ -11,7 +11,7 @@
     ["Esc", "drop the range"],
     ["[ and ]", "unit before, unit after"],
     [", and .", "step of the cell back, forward"],
-    ["m", "next model"],
+    ["m", "next model that the view can show"],
     ["/", "type a text"],
     ["Ctrl + Enter", "read the typed text"],
     ["?", "these keys"],
@@ -48,6 +48,12 @@
       Elman.tip();
       return;
     }
+    const idle = [null, document.body, byId("text-card")].includes(document.activeElement);
+    const selected = String(getSelection()) !== ""; // shift and an arrow extend it
+    if (idle && !selected && (event.key.startsWith("Arrow") || event.key === "Enter")) {
+      Elman.strip.enter(event);
+      return;
+    }
     if (!single || event.target.closest("input:not([type=checkbox], [type=range]), textarea, select")) return;
     const digit = Number(event.key),
       view = digit >= 1 ? Elman.views[digit - 1] : null;
@@ -69,8 +75,10 @@
     Elman.say(`Unit ${unit}`);
   }
   function nextModel() {
-    const ids = Elman.shownModels(),
+    const inside = Elman.views.some((view) => view.inside && view.id === state.view);
+    const ids = Elman.shownModels().filter((id) => !inside || Elman.isRecurrent(Elman.card(id))),
       id = ids[(ids.indexOf(state.model) + 1) % ids.length];
+    if (!id) return;
     Elman.set({ token: Elman.tokenIn(id, state.token), from: -1, to: -1, unit: -1, model: id });
   }
 })();

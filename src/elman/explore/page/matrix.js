@@ -11,6 +11,7 @@
        table             256 packed pixels (Elman.table)
        width, rowHeight  in CSS pixels
        left, bottom      room for the labels beside and below
+       beside            the names of the rows, where there is room for them (or none)
        tokens, first     the words under the columns (or none)
        chosen            {row, column}, −1 for none; rowLabel(row) names a row
        label             what a screen reader says the canvas is
@@ -18,11 +19,12 @@
   Elman.matrix = function (host) {
     const canvas = el("canvas", { tabindex: 0, role: "application", "aria-roledescription": "heatmap" });
     const under = svg("svg", { class: "axis", "aria-hidden": "true" });
+    const beside = svg("svg", { class: "axis beside", "aria-hidden": "true" });
     const buffer = document.createElement("canvas");
     let told = null,
       over = null;
     host.classList.add("matrix");
-    host.replaceChildren(canvas, under);
+    host.replaceChildren(beside, canvas, under);
 
     function paint() {
       // from the numbers to the buffer: once for each change of the numbers
@@ -83,6 +85,30 @@
           })
         );
     }
+    /* The names of the rows, thinned as those of the columns are; the chosen one is always there. */
+    function names() {
+      const { rows, rowHeight, left, chosen } = told,
+        every = Math.max(1, Math.ceil(13 / rowHeight));
+      beside.replaceChildren();
+      beside.setAttribute("width", left);
+      beside.setAttribute("height", told.beside ? rows * rowHeight : 0);
+      (told.beside || []).forEach(function (name, row) {
+        if (row !== chosen.row && (row % every || Math.abs(row - chosen.row) < every)) return;
+        const text = name.length > 9 ? `${name.slice(0, 8)}…` : name;
+        beside.append(
+          svg(
+            "text",
+            {
+              x: left - 5,
+              y: (row + 0.5) * rowHeight + 4,
+              "text-anchor": "end",
+              class: row === chosen.row ? "chosen" : null,
+            },
+            text
+          )
+        );
+      });
+    }
     function cell(event) {
       const place = canvas.getBoundingClientRect();
       const column = Math.floor(((event.clientX - place.left) / place.width) * told.columns);
@@ -134,6 +160,7 @@
         if (numbers) paint();
         show();
         label();
+        names();
       },
       element: host,
     };

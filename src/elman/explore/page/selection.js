@@ -43,7 +43,7 @@
     return best ? first() + best.row : Elman.state.token;
   }
 
-  element.addEventListener("keydown", function (event) {
+  function press(event) {
     if (event.altKey || event.ctrlKey || event.metaKey || !boxes().length) return;
     const { token } = Elman.state;
     const to = {
@@ -58,7 +58,15 @@
     else if (event.key === "Enter" || event.key === " ") Elman.set({ view: "nextword" });
     else return;
     event.preventDefault();
-  });
+  }
+  element.addEventListener("keydown", press);
+  /* Arrows and Enter pressed while nothing has the focus: the chosen word takes it, and acts. */
+  Elman.strip.enter = function (event) {
+    const box = boxAt(Elman.state.token);
+    if (!box) return;
+    box.focus();
+    press(event);
+  };
 
   const boxOf = (event) => event.target.closest?.(".word");
   element.addEventListener("pointerdown", function (event) {

@@ -1,7 +1,7 @@
 "use strict";
-/* The strip: the words of the text as a list box, coloured by surprisal, by the difference of two models, by
-   the values of a unit or by the gradient of the chosen word. Not here: what the colours mean (colour.js),
-   moving and choosing (selection.js). */
+/* The strip: the words of the text as a list box, coloured by surprisal, by the difference of two models, or
+   by what is in the model after it has read a word: the value of a unit, the gradient of the chosen word's
+   loss. Not here: what the colours mean (colour.js), moving and choosing (selection.js). */
 (function () {
   const { el } = Elman;
   const strip = Elman.byId("strip");
@@ -45,7 +45,7 @@
     strip.classList.toggle("long", boxes.length > 160);
     text = trace;
     painted = [];
-    current = null;
+    current = readBox = null;
   }
 
   /* The class that colours each row, and the legend, for the colouring that is chosen. */
@@ -62,8 +62,12 @@
     if (detail) {
       const at = Elman.layerOf(detail),
         layer = detail.layers[at],
-        shift = detail.first - first;
-      const classes = new Array(boxes.length).fill("none");
+        classes = new Array(boxes.length).fill("none");
+      // row t is the state after its input, the word before, was read: nothing has read the last word
+      const paintRead = (t, name) => {
+        const box = detail.first - first + t - 1;
+        if (box >= 0) classes[box] = name;
+      };
       if (colour === "unit") {
         const part = Elman.partOf(layer),
           unit = Elman.unitOf(detail),
@@ -71,17 +75,15 @@
         const most = Math.max(...values.map(Math.abs), 1),
           signed = Elman.SIGNED.has(part);
         values.forEach((value, t) => {
-          classes[t + shift] = signed ? Elman.signedClass(value, most) : Elman.gateClass(value);
+          paintRead(t, signed ? Elman.signedClass(value, most) : Elman.gateClass(value));
         });
-        const label = `unit ${unit} of ${part}, layer ${at + 1}`;
+        const label = `unit ${unit} of ${part}, layer ${at + 1}, after reading it`;
         return [classes, signed ? Elman.legends.signed(label, most) : Elman.legends.gate(label)];
       }
       const row = Elman.triangle(model, detail)?.[token - detail.first];
       if (row) {
         const most = Math.max(...row);
-        row.forEach((norm, s) => {
-          classes[s + shift] = Elman.normClass(norm / most);
-        });
+        row.forEach((norm, s) => paintRead(s, Elman.normClass(norm / most)));
         return [classes, Elman.legends.norm()];
       }
     }
@@ -90,12 +92,16 @@
 
   function paint() {
     const [classes, legend] = colours(),
-      range = dragged || Elman.range();
+      range = dragged || Elman.range(),
+      read = readPlace();
     boxes.forEach(function (box, row) {
       const inside = range && box.place >= range[0] && box.place <= range[1];
-      const name = [box.kind, classes[row], inside && "inside", box.place === Elman.state.token && "chosen"]
-        .filter(Boolean)
-        .join(" ");
+      const marks = [
+        inside && "inside",
+        box.place === Elman.state.token && "chosen",
+        box.place === read && "read",
+      ];
+      const name = [box.kind, classes[row], ...marks].filter(Boolean).join(" ");
       if (painted[row] === name) return;
       painted[row] = name;
       box.className = name;
@@ -104,20 +110,35 @@
     Elman.byId("legend").replaceChildren(legend);
   }
 
-  let current = null;
+  /* The place of the word that the step shown has read; -1 in views of no step, and at the first word. */
+  const readPlace = () =>
+    Elman.views.some((view) => view.step && view.id === Elman.state.view) &&
+    Elman.isRecurrent(Elman.card(Elman.state.model))
+      ? Elman.state.token - 1
+      : -1;
+
+  let current = null,
+    readBox = null;
   function choose() {
     const box = boxes[Elman.state.token - first];
     if (!box) return;
+    const wasRead = readBox;
+    readBox = boxes[readPlace() - first] || null;
+    for (const old of [current, wasRead])
+      if (old !== box && old !== readBox) old?.removeAttribute("aria-label");
     if (current && current !== box) {
       current.tabIndex = -1;
       current.removeAttribute("aria-current");
-      current.removeAttribute("aria-label");
     }
     box.tabIndex = 0;
     box.setAttribute("aria-current", "true");
-    const token = Elman.focus().tokens[box.place - first];
-    const spoken = token.token === "</s>" ? "end of sentence" : token.text || token.token;
-    box.setAttribute("aria-label", `${spoken}, ${Elman.number(token.bits, 1)} bits`);
+    const spoken = function (one) {
+      const token = Elman.focus().tokens[one.place - first],
+        name = token.token === "</s>" ? "end of sentence" : token.text || token.token;
+      return `${name}, ${Elman.number(token.bits, 1)} bits`;
+    };
+    readBox?.setAttribute("aria-label", `${spoken(readBox)}, read by the step shown`);
+    box.setAttribute("aria-label", `${spoken(box)}${readBox ? ", predicted by the step shown" : ""}`);
     if (current !== box && strip.scrollHeight > strip.clientHeight + 4) {
       const top = box.offsetTop - strip.offsetTop;
       if (top < strip.scrollTop || top + box.offsetHeight > strip.scrollTop + strip.clientHeight)
@@ -140,8 +161,27 @@
       token,
       title: `“${Elman.shown(token)}” ${index ? `after “${Elman.visible(token.input)}”` : "begins the text"}`,
       lines: others,
-      unknown: token.unknown ? "not in the vocabulary: read as <unk>" : "",
+      unknown: token.unknown ? "not in the vocabulary: read as <unk>" : readAs(token),
     };
+  };
+  /* Some tokenizers change a word before the model sees it: 300 becomes N, The becomes the. */
+  const readAs = (token) =>
+    Elman.card(Elman.state.model).unit === "word" && token.text && token.text !== token.token
+      ? `read as ${token.token}`
+      : "";
+  const BEYOND = "The chosen word lies beyond the words whose states this file holds: choose an earlier one.";
+  /* What the chosen word is to the views of one step, in which the word before it is marked as well. */
+  Elman.stepTold = function (row) {
+    if (!row) return [BEYOND];
+    const start = Elman.state.token === 0;
+    return [
+      "The step shown reads ",
+      start ? "the start of the text " : "",
+      el("span", { class: "read-mark", text: Elman.visible(row.input) }),
+      start ? " and predicts " : " (dashed) and predicts ",
+      el("b", { class: "chosen-mark", text: Elman.shown(row) }),
+      " (framed).",
+    ];
   };
 
   Elman.drawStrip = function (changed) {
@@ -164,13 +204,12 @@
   function tell() {
     const range = Elman.range(),
       told = Elman.describe(Elman.state.token);
-    const noun = Elman.card(Elman.state.model).unit === "word" ? "Word" : "Token";
-    const place = `${noun} ${Elman.state.token + 1} of ${Elman.focus().total}`;
+    const place = `Token ${Elman.state.token + 1} of ${Elman.focus().total}`; // ends of lines are counted
     Elman.say(
       range
-        ? `${Elman.count(range[1] - range[0] + 1, "word")} chosen: view 7 tells which units stay on. ` +
+        ? `${Elman.count(range[1] - range[0] + 1, "token")} chosen: view 7 tells which units stay on. ` +
             `${place}: ${told.title}.`
-        : `${place}: ${told.title}. ${told.lines.join("; ")}. ${told.unknown}`
+        : `${place}: ${told.title}. ${told.lines.join("; ")}.${told.unknown ? ` ${told.unknown}.` : ""}`
     );
   }
 

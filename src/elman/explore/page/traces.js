@@ -48,6 +48,7 @@
     return trace ? trace.tokens[index - trace.first] : undefined;
   };
   Elman.isRecurrent = (card) => Boolean(card && card.kind === "recurrent" && card.cell);
+  Elman.hasGates = (id) => Elman.isRecurrent(Elman.card(id)) && /^(lstm|gru)$/.test(Elman.card(id).cell);
 
   const WHY = {
     ngram:
@@ -67,23 +68,32 @@
     const card = data.cards.get(id),
       trace = data.traces[id];
     if (!trace || !Elman.isRecurrent(card)) return null;
-    const token = Elman.tokenIn(id, Elman.state.token),
-      range = id === Elman.state.model ? Elman.range() : null;
-    const kept = windows.get(id);
+    const [low, high] = needed(id, trace),
+      kept = windows.get(id);
     const inside = (place) =>
       kept && place >= kept.first && place < kept.first + kept.layers[0].states.h.length;
     if (
       kept &&
-      (!Elman.source.typed || (inside(token) && (!range || (inside(range[0]) && inside(range[1])))))
+      (!Elman.source.typed || (inside(low) && inside(high)))
     )
       return kept;
-    if (!pending.has(id) && !failed.has(id)) fetchWindow(id, trace, token, range);
+    if (!pending.has(id) && !failed.has(id)) fetchWindow(id, trace, low, high);
     return null;
   };
-  function fetchWindow(id, trace, token, range) {
+  /* The first and last row that the views draw: the chosen token's; the range's too, and the one after it, where
+     a window holds them all. A range that is too long must not be asked for again and again. */
+  function needed(id, trace) {
+    const token = Elman.tokenIn(id, Elman.state.token),
+      range = id === Elman.state.model ? Elman.range() : null;
+    if (!range) return [token, token];
+    const low = Math.min(token, range[0]),
+      high = Math.max(token, Math.min(range[1] + 1, trace.first + trace.tokens.length - 1));
+    return high - low < (data.limits.detail || 200) ? [low, high] : [token, token];
+  }
+  function fetchWindow(id, trace, low, high) {
     const most = data.limits.detail || 200,
       total = trace.first + trace.tokens.length;
-    const middle = range ? Math.round((range[0] + range[1]) / 2) : token;
+    const middle = Math.round((low + high) / 2);
     const first =
       total <= most ? trace.first : Elman.clamp(middle - Math.floor(most / 2), trace.first, total - most);
     const last = Math.min(first + most, total),
