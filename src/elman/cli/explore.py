@@ -175,11 +175,14 @@ def _write_reference(source: str, path: Path) -> list[str]:
 
 def _export(named: dict[str, str], path: Path, text: Path | None, state: Literal["carry", "reset"]) -> None:
     """The page with the traces of the examples, and of `text`, inside."""
+    import torch
+
     from elman.checkpoint import load_model
     from elman.explore.answers import Explorer
     from elman.explore.export import static_document, static_page
     from elman.explore.presets import PRESETS
 
+    torch.set_num_threads(1)  # as the process that computes for the server does
     texts = [(preset["title"], preset["text"]) for preset in PRESETS]
     if text is not None:
         texts.insert(0, (text.name, _short_text(text)))

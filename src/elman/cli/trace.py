@@ -63,8 +63,12 @@ def trace_command(
     json
         One JSON document; of several models, a list with one for each.
     """
+    import torch
+
     from elman.checkpoint import load_model
     from elman.trace import TraceOptions, trace
+
+    torch.set_num_threads(1)  # step by step there is too little to share; two threads wait for each other
 
     names, source = models_and_source("trace", models_and_text, "speech.txt")
     if html is not None and not html.parent.is_dir():
