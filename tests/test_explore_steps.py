@@ -231,7 +231,7 @@ def test_places_with_the_same_words_can_be_hidden(page: Any, site: Site) -> None
     go(page, "preset=again&model=m0&view=memory&from=8&to=10")
     page.wait_for_selector(".matches li")
     assert page.locator(".matches li").count() == 5
-    assert "Highlighted in a place is the stretch" in page.inner_text("#panel-memory")
+    assert "Highlighted in each place is the stretch" in page.inner_text("#panel-memory")
     page.check("#hide-same")
     page.wait_for_function("() => document.querySelectorAll('.matches li').length === 2")
     assert page.locator(".matches mark").all_inner_texts() == ["we need peace", "schools need we"]

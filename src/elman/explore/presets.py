@@ -63,8 +63,9 @@ PRESETS: tuple[Preset, ...] = (
         "if we do not act , they will ask us why .",
         "view": "conveyor",
         "token": 14,
-        "note": "See where the belts thin out: commas, full stops and new sentences make many units forget, "
-        "while some carry their content across them.",
+        "note": "See where the belts thin out: at a full stop, a line's end and the first word of the next "
+        "line half of the gates of the GRU in Elman's README are shut, after other words, and commas, a "
+        "third (of its LSTM's a quarter and a sixth). Some units carry their content across.",
     },
     {
         "id": "step",

@@ -200,8 +200,8 @@
     byId("copy-link").addEventListener("click", copyLink);
     if (Elman.source.typed)
       byId("copy-link").title =
-        "The address of what is shown now. It works in this browser while this server runs; " +
-        "elman explore --port 8123 keeps the address from one start to the next.";
+        "The address of what is shown now. It works in this browser while this server runs. Start it with " +
+        "--port 8123 each time and the address stays; open the one that it prints first.";
     try {
       await Elman.loadModels();
     } catch (error) {

@@ -225,7 +225,7 @@
         numbers: (v) => `h = ${n3(v.h)}`,
         tell: (v) =>
           squash === "tanh"
-            ? `The slope here is 1 − h² ≈ ${Elman.number(1 - v.h * v.h)}: a gradient on its way back is multiplied by it.`
+            ? `The slope here is 1 − h² ${slope(v.h)}: a gradient on its way back is multiplied by it.`
             : `The slope here is ${v.h > 0 ? 1 : 0}.`,
       },
     ],
@@ -241,6 +241,7 @@
     if (size >= 0.9985) return h > 0 ? "> 3.5" : "< −3.5";
     return `≈ ${Elman.number(Math.atanh(h), size > 0.98 ? 1 : 2)}`;
   }
+  const slope = (h) => (Math.abs(h) >= 0.9985 ? "< 0.003" : `≈ ${Elman.number(1 - h * h)}`);
   Elman.cells = {
     lstm: LSTM,
     gru: GRU,

@@ -162,9 +162,11 @@
       cursor.setAttribute("x1", x(place));
       cursor.setAttribute("x2", x(place));
       cursor.setAttribute("visibility", "visible");
-      const title = told.tokens
-        ? `${Elman.shown(told.tokens[place])} (token ${told.first + place + 1})`
-        : `${told.placeName || told.x} ${told.start + place}`;
+      const title = told.read
+        ? `after reading ${Elman.visible(told.tokens[place].input)}`
+        : told.tokens
+          ? `${Elman.shown(told.tokens[place])} (token ${told.first + place + 1})`
+          : `${told.placeName || told.x} ${told.start + place}`;
       const lines = series
         .filter((one) => !one.dim && Number.isFinite(one.values[place]))
         .slice(0, 12)

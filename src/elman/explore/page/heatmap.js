@@ -131,7 +131,9 @@
         const next = units[Elman.clamp(units.indexOf(Elman.unitOf(trace)) + down, 0, size - 1)];
         const to = Elman.clamp(Elman.state.token - trace.first + across, 0, rows.length - 1);
         Elman.set({ unit: next, token: trace.first + to, from: -1, to: -1 });
-        Elman.say(`Unit ${next}, ${part} ${Elman.number(rows[to][next])} at token ${trace.first + to + 1}`);
+        Elman.say(
+          `Unit ${next}, ${part} ${Elman.number(rows[to][next])} after reading ${Elman.visible(tokens[to].input)}`
+        );
       },
     });
     body.step.replaceChildren(...Elman.stepTold(trace.tokens[column]));

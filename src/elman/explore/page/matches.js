@@ -17,7 +17,7 @@
       hide = el("label", { class: "check" }, box, "hide places with the same words"),
       how = el("p", {
         class: "note",
-        text: "Highlighted in a place is the stretch in which the most of these units are on together.",
+        text: "Highlighted in each place is the stretch over which that share of these units is on together.",
       });
     return {
       element: el("div", {}, status, hide, how, list),
