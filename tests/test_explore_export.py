@@ -152,6 +152,31 @@ def test_a_search_that_was_saved_is_shown(browser: Any, tmp_path: Path) -> None:
     context.close()
 
 
+def test_a_word_beyond_the_states_that_were_saved(browser: Any, tmp_path: Path) -> None:
+    """The file holds the states of 200 tokens of each model; a later word can be chosen in the strip."""
+    found, lines = made.explorer(), ["we will keep the peace"] * 40
+    text = {
+        "id": "t0",
+        "title": "long",
+        "text": "\n".join(lines),
+        "traces": {"m0": found.full_trace("m0", lines, "carry")},
+    }
+    document = made.document() | {"models": found.cards[:1], "presets": [], "texts": [text]}
+    file = tmp_path / "page.html"
+    file.write_text(static_page(document), "utf-8")
+    context = browser.new_context()
+    with watched(context) as page:
+        for view in ("heatmap", "conveyor", "cell"):
+            page.goto("about:blank")
+            page.goto(f"{file.as_uri()}#preset=t0&view={view}&token=230")
+            ready(page)
+            assert "lies beyond the words whose states" in page.inner_text(f"#panel-{view}")
+            page.goto(f"{file.as_uri()}#preset=t0&view={view}&token=199")
+            ready(page)
+            assert "The step shown reads" in page.inner_text(f"#panel-{view}")
+    context.close()
+
+
 def test_what_a_link_asks_for_and_the_file_lacks_is_an_error(opened: Any) -> None:
     opened.goto("about:blank")
     opened.goto(f"{opened.file}#text=something%20else")
