@@ -54,9 +54,9 @@
       actual = 2 ** -own.bits,
       name = own.unknown ? "<unk>" : own.token;
     const rows = own.top.map(([word, probability], k) =>
-      bar(word, probability, most, own.rank === k + 1 && word === name, k + 1)
+      bar(word, probability, most, word === name, k + 1)
     );
-    if (!own.top.some(([word], k) => word === name && own.rank === k + 1))
+    if (!own.top.some(([word]) => word === name))
       rows.push(
         el("li", { class: "more", "aria-hidden": "true", text: "⋮" }),
         bar(name, actual, most, true, own.rank)
