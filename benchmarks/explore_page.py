@@ -1,6 +1,6 @@
 """How fast the explore page draws: an LSTM 2×200 with 10,000 words, drawn at random, in headless Chromium.
 
-python benchmarks/explore_page.py [--chromium PATH] [--rounds N]
+python benchmarks/explore_page.py [--chromium PATH] [--rounds N]      # writes results/explore-page.json
 
 draw    a text of 200 tokens with all gates and gradients: from the choice of a view to the frame after it is
         drawn, each view for the first time (`first`) and with another word chosen (`again`); milliseconds
@@ -16,6 +16,7 @@ import json
 import random
 import shutil
 import tempfile
+from datetime import date
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,6 +29,7 @@ from elman.explore.export import static_page
 from elman.neural.recurrent import RecurrentConfig, RecurrentModel
 from elman.text.tokenizers import get_tokenizer
 from elman.text.vocabulary import Vocabulary
+from record import RESULTS, commit, machine
 
 VIEWS = ("surprisal", "nextword", "heatmap", "conveyor", "cell", "gradients", "memory")
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
@@ -107,9 +109,23 @@ def main() -> None:
     size = len(json.dumps(made["texts"][0]["traces"]["m0"], separators=(",", ":")))
     print(f"trace of 200 tokens: {size / 1e6:.2f} MB of JSON")
     print(f"milliseconds, median and largest of {options.rounds}:")
-    for name in rounds[0]:
-        times = [each[name] for each in rounds]
+    found = {name: [each[name] for each in rounds] for name in rounds[0]}
+    for name, times in found.items():
         print(f"{name:<18} {median(times):7.0f} {max(times):7.0f}")
+    record = {
+        "command": f"python benchmarks/explore_page.py --rounds {options.rounds}",
+        "date": date.today().isoformat(),
+        "measured_at_commit": commit(),
+        "machine": machine(),
+        "trace_megabytes": round(size / 1e6, 2),
+        "milliseconds": {
+            name: {"median": round(median(times), 1), "largest": round(max(times), 1)}
+            for name, times in found.items()
+        },
+    }
+    path = RESULTS / "explore-page.json"
+    path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    print(path)
 
 
 if __name__ == "__main__":
