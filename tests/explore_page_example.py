@@ -180,3 +180,17 @@ def fragment(page: Any) -> dict[str, str]:
     page.wait_for_function("() => location.hash.slice(1) === Elman.fragment()")
     pairs = page.evaluate("location.hash").removeprefix("#").split("&")
     return dict(pair.split("=", 1) for pair in pairs if pair)
+
+
+def go(page: Any, state: str) -> None:
+    """The live page anew, with a state in its URL."""
+    page.goto("about:blank")
+    page.goto(f"{SITE}#{state}")
+    ready(page)
+
+
+def trace_of(preset: str, model: str) -> dict[str, Any]:
+    """What `model` did on the text of a preset."""
+    text = next(each for each in document()["texts"] if each["id"] == preset)
+    found: dict[str, Any] = text["traces"][model]
+    return found

@@ -7,54 +7,12 @@ other views and links (test_explore_page.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 import explore_page_example as made
-from explore_page_example import SITE, Site, fragment, ready, watched
-
-sync = pytest.importorskip("playwright.sync_api", reason="playwright (extra dev) is not installed")
-if made.CHROMIUM is None:
-    pytest.skip("no chromium on this machine: apt-get install chromium", allow_module_level=True)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=made.CHROMIUM, args=made.OPTIONS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def site() -> Site:
-    return Site()
-
-
-@pytest.fixture
-def page(browser: Any, site: Site) -> Iterator[Any]:
-    """The live page, 1200 px wide, as it opens."""
-    context = browser.new_context(viewport={"width": 1200, "height": 900})
-    context.route("**/*", site.serve)
-    with watched(context) as opened:
-        opened.goto(SITE)
-        ready(opened)
-        yield opened
-    context.close()
-
-
-def go(page: Any, state: str) -> None:
-    page.goto("about:blank")
-    page.goto(f"{SITE}#{state}")
-    ready(page)
-
-
-def trace_of(preset: str, model: str) -> dict[str, Any]:
-    text = next(each for each in made.document()["texts"] if each["id"] == preset)
-    found: dict[str, Any] = text["traces"][model]
-    return found
+from explore_page_example import Site, fragment, go, ready, trace_of, watched
 
 
 def colours(page: Any) -> list[str]:
