@@ -9,34 +9,23 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from elman.checkpoint import load_model, save_model
-from elman.cli import app
+from cli_example import run_verb, save_two_models, write_text
+from elman.checkpoint import load_model
 from elman.cli import memory as memory
 from elman.cli.models_and_text import short_names
 from elman.memory.context import usable_context
-from elman.neural.recurrent import RecurrentConfig, RecurrentModel
 from elman.text.corpus import encode_text
-from neural_oracle import WORDS, vocabulary
 
 
 def run(capsys, *arguments: object) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as caught:
-        app.main(["memory", *map(str, arguments)])
-    shown = capsys.readouterr()
-    return int(caught.value.code or 0), shown.out, shown.err
+    return run_verb(capsys, "memory", *arguments)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    torch.manual_seed(1)
-    for cell in ("lstm", "gru"):
-        config = RecurrentConfig(cell=cell, embedding_size=3, hidden_size=5, num_layers=1, init_scale=1.0)
-        save_model(RecurrentModel(vocabulary(13), WORDS, config), tmp_path / cell / "run")
-    words = vocabulary(13).tokens[2:]
-    lines = [" ".join(words[(3 * k + j * j) % len(words)] for j in range(k % 7 + 2)) for k in range(30)]
-    (tmp_path / "text.txt").write_text("\n".join(lines) + "\n")
+    save_two_models(tmp_path, 1)
+    write_text(tmp_path / "text.txt")
     return tmp_path
 
 

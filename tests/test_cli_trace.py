@@ -8,31 +8,22 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from elman.checkpoint import load_model, save_model
-from elman.cli import app
+from cli_example import run_verb, save_two_models
+from elman.checkpoint import load_model
 from elman.cli import trace as _registered  # noqa: F401  (the verb)
-from elman.neural.recurrent import RecurrentConfig, RecurrentModel
 from elman.trace import TraceOptions, trace
-from neural_oracle import WORDS, vocabulary
 
 LINES = ["w001 w003 nowhere", "w002", "w004 w001 w001 w010"]
 
 
 def run(capsys, *arguments: object) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as caught:
-        app.main(["trace", *map(str, arguments)])
-    shown = capsys.readouterr()
-    return int(caught.value.code or 0), shown.out, shown.err
+    return run_verb(capsys, "trace", *arguments)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    torch.manual_seed(1)
-    for cell in ("lstm", "gru"):
-        config = RecurrentConfig(cell=cell, embedding_size=3, hidden_size=5, num_layers=2, init_scale=1.0)
-        save_model(RecurrentModel(vocabulary(13), WORDS, config), tmp_path / cell / "run")
+    save_two_models(tmp_path, 2)
     (tmp_path / "text.txt").write_text("\n".join(LINES))  # no newline at the end
     return tmp_path
 

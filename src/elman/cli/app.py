@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
@@ -52,9 +52,13 @@ def examples(*commands: str) -> str:
     return "Examples:\n\n" + "\n".join(f"- {command}" for command in commands)
 
 
-def emit(document: object) -> None:
-    """Print one JSON document on stdout. Infinities and NaN become null: they are not JSON."""
-    sys.stdout.write(json.dumps(_finite(document), ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+def emit(document: object, *, compact: bool = False) -> None:
+    """Print one JSON document on stdout. Infinities and NaN become null: they are not JSON.
+
+    compact  on one line, without blanks: for documents that are mostly numbers
+    """
+    form: dict[str, Any] = {"separators": (",", ":")} if compact else {"indent": 2}
+    sys.stdout.write(json.dumps(_finite(document), ensure_ascii=False, allow_nan=False, **form) + "\n")
 
 
 def _finite(value: object) -> object:

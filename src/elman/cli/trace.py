@@ -5,12 +5,10 @@ Not here: what is computed (trace.py, tracing/), the page (explore/).
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from elman.cli.app import Json, app, examples, messages
+from elman.cli.app import Json, app, emit, examples, messages
 from elman.cli.models_and_text import Sources, models_and_source, short_names
 from elman.errors import OptionError, TextError
 
@@ -87,7 +85,7 @@ def trace_command(
     traces = (trace(model, lines, name=name, options=options) for name, model in models.items())
     if json:
         documents = [found.as_json() for found in traces]
-        _emit(documents[0] if len(documents) == 1 else documents)
+        emit(documents[0] if len(documents) == 1 else documents, compact=True)
     elif html is None:
         for found in traces:
             _print(found)
@@ -115,14 +113,6 @@ def _lines(source: str) -> list[str]:
             remedy=f'give a text file, or the text itself: echo "{source}" | elman trace MODEL -',
         )
     return [line.decode() for line in open_lines("-" if source == "-" else Path(source))]
-
-
-def _emit(document: object) -> None:
-    """One JSON document without blanks: a trace is mostly numbers, half a million of them."""
-    from elman.cli.app import _finite
-
-    text = json_module.dumps(_finite(document), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    sys.stdout.write(text + "\n")
 
 
 def _print(found: Trace) -> None:

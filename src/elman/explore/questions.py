@@ -6,6 +6,7 @@ Not here: who may ask (access.py), the answers (answers.py).
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -25,7 +26,7 @@ Place = Annotated[int, Field(ge=0, le=1 << 20)]
 """A token of the text, counted from 0."""
 
 
-class Question(BaseModel):
+class Question(BaseModel, ABC):
     """What every question has: a text and whether its sentences are read as one document."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -33,9 +34,9 @@ class Question(BaseModel):
     text: Annotated[str, Field(min_length=1, max_length=CHARACTERS)]
     state: Literal["carry", "reset"] = "carry"
 
+    @abstractmethod
     def ids(self) -> tuple[str, ...]:
         """The models that are asked."""
-        raise NotImplementedError
 
     @property
     def lines(self) -> list[str]:
