@@ -20,12 +20,29 @@ constexpr long stride_of(long floats) {
     return (lines | 1) * 16;
 }
 
-// The left-hand side: a(r, k) = at[r · row + segment[s] + k · step], k = 0 … depth - 1 of segment 0, then of 1, …
-struct Left {
-    const uint32_t* at;
+// One product of a sum: a(r, k) = a[r · row + k · step], k = 0 … depth - 1, and a packed panel b of as many words of k.
+struct Product {
+    const uint32_t* a;
     long row, step, depth;
-    int segments = 1;
-    long segment[4] = {0, 0, 0, 0};
+    const uint32_t* b;
+};
+
+// Up to four products that are added up in one tile.
+struct Products {
+    int count = 0;
+    Product each[4];
+
+    void add(const Product& one) { each[count++] = one; }
+};
+
+// What row r of a sum begins with: from[r · row], or from[index[r] · row]; row 0: the same for each; null: zeros.
+struct From {
+    const float* at = nullptr;
+    long row = 0;
+    const int64_t* index = nullptr;
+
+    From after(long rows) const { return index ? From{at, row, index + rows} : From{at ? at + rows * row : at, row}; }
+    const float* of(long r) const { return at + (index ? index[r] : r) * row; }
 };
 
 // With fewer than four rows the latency of a sum would be the speed: k is dealt to four partial sums.
@@ -54,25 +71,26 @@ ELMAN_INLINE void multiply_few(Tile<R, C>& acc, long K, const uint32_t* a, long 
             for (int c = 0; c < C; c++) acc.at[r][c] += part[p].at[r][c];
 }
 
-// to[r][·] = from[r][·] + Σ_k a(r, k) b[k][·], C vectors wide, of whose last only `last` lanes exist in `to` and
-// `from`. from null: zeros; from_row 0: the same for each row; from may be `to`.
+// to[r][·] = from[r][·] + Σ_k a(r, k) b[k][·] of each product, C vectors wide, of whose last only `last` lanes exist in
+// `to` and `from`. from may be `to`.
 template <class Kind, int C, int R>
-void tile_product(float* to, long to_row, const float* from, long from_row, const Left& a, const uint32_t* b,
-                  int last) {
+void tile_product(float* to, long to_row, const From& from, const Products& products, long first, int last) {
     Tile<R, C> tile{};
-    if (R >= 4 && to != from)  // while the product runs, the lines it goes to come closer
+    if (R >= 4 && to != from.at)  // while the product runs, the lines it goes to come closer
         for (int r = 0; r < R; r++)
             for (int c = 0; c < C; c++) __builtin_prefetch(to + r * to_row + c * LANES, 1, 2);
-    if (from) {
-        for (int r = 0; r < R; r++)
-            for (int c = 0; c < C; c++) {
-                const float* at = from + r * from_row + c * LANES;
-                tile.at[r][c] = c == C - 1 && last < LANES ? load_first(at, last) : load(at);
-            }
+    if (from.at) {
+        for (int r = 0; r < R; r++) {
+            const float* row = from.of(r);
+            for (int c = 0; c < C; c++)
+                tile.at[r][c] = c == C - 1 && last < LANES ? load_first(row + c * LANES, last) : load(row + c * LANES);
+        }
     }
-    for (int s = 0; s < a.segments; s++, b += a.depth * C * LANES) {
-        if constexpr (R < 4) multiply_few<Kind, R, C>(tile, a.depth, a.at + a.segment[s], a.row, a.step, b);
-        else multiply<Kind, R, C>(tile, a.depth, a.at + a.segment[s], a.row, a.step, b, C * LANES);
+    for (int i = 0; i < products.count; i++) {
+        const Product& p = products.each[i];
+        const uint32_t* a = p.a + first * p.row;
+        if constexpr (R < 4) multiply_few<Kind, R, C>(tile, p.depth, a, p.row, p.step, p.b);
+        else multiply<Kind, R, C>(tile, p.depth, a, p.row, p.step, p.b, C * LANES);
     }
     for (int r = 0; r < R; r++)
         for (int c = 0; c < C; c++) {
@@ -84,25 +102,21 @@ void tile_product(float* to, long to_row, const float* from, long from_row, cons
 
 // The same for any number of rows, in tiles of nearly equal height.
 template <class Kind, int C>
-void panel_product(float* to, long to_row, const float* from, long from_row, long rows, Left a, const uint32_t* b,
-                   int last = LANES) {
+void panel_product(float* to, long to_row, const From& from, long rows, const Products& products, int last) {
     const long tiles = (rows + ROWS - 1) / ROWS;
-    const uint32_t* at = a.at;
     for (long tile = 0; tile < tiles; tile++) {
         const long r = rows * tile / tiles, end = rows * (tile + 1) / tiles;
-        a.at = at + r * a.row;
         with_rows<ROWS>(static_cast<int>(end - r), [&]<int R>() {
-            tile_product<Kind, C, R>(to + r * to_row, to_row, from ? from + r * from_row : nullptr, from_row, a, b,
-                                     last);
+            tile_product<Kind, C, R>(to + r * to_row, to_row, from.after(r), products, r, last);
         });
     }
 }
 
 template <class Kind>
-void panel_product(long columns, float* to, long to_row, const float* from, long from_row, long rows, const Left& a,
-                   const uint32_t* b, int last = LANES) {
-    if (columns == 1) panel_product<Kind, 1>(to, to_row, from, from_row, rows, a, b, last);
-    else panel_product<Kind, 2>(to, to_row, from, from_row, rows, a, b, last);
+void panel_product(long columns, float* to, long to_row, const From& from, long rows, const Products& products,
+                   int last = LANES) {
+    if (columns == 1) panel_product<Kind, 1>(to, to_row, from, rows, products, last);
+    else panel_product<Kind, 2>(to, to_row, from, rows, products, last);
 }
 
 // LANES words of a row of n floats, from word w on; zero beyond the end

@@ -1,16 +1,18 @@
 // A recurrent layer forward (recurrence.hpp), one source for every instruction set and cell.
 //
-//   once        W and U packed by units:  [block][gate][k][units], the bias likewise
-//   by chunks   sums = b + x W, all rows of some steps in one product; where x is looked up: the whole table once
-//   by steps    sums += h' U, then the gates' functions on the tile while it is in the first-level cache
+//   once        W and U packed by units:  [block][gate][k][units], the bias likewise; where x is looked up,
+//               b + x W of the whole table in one product
+//   by steps    a = b + x W + h' U in one tile, then the gates' functions on it while it is in the first-level cache
+//   by chunks   instead, where W is too large or the rows too few to read it at every step: b + x W of some steps in
+//               one product, to which the steps add h' U
 //
 // The sums are [block][row][slot][units], so that a thread's part of a step is one run of memory; what the functions
 // make of them and backward needs is saved in the same order. h' of every row is saved too: it is the left-hand side
 // of the step's product and, in backward, the right-hand side of U's gradient.
 //
 // Caches, for an LSTM with H = D = 200, B = 20, two threads: each thread's half of U is 320 kB and of W another
-// (second level); h' 17 kB and the tile it works on, 20 × 4 × 32 × 4 = 10 kB, first level. With H = 650 half of U is
-// 3.4 MB, which comes from the third level at every step, 83 kB a panel, and is used for all rows of the batch.
+// (second level); h' 17 kB and the tile it works on, 20 × 4 × 32 × 4 = 10 kB, first level. With H = 650 the halves are
+// 3.4 MB each, which come from the third level at every step, 83 kB a panel, and are used for all rows of the batch.
 #include <algorithm>
 
 #include "recurrence_plan.hpp"
@@ -19,6 +21,9 @@ namespace elman::ELMAN_ISA {
 
 namespace {
 
+// Without chunks a step reads all of W and U, with them all sums go to memory and back.
+constexpr long STEP_ROWS = 8;           // no chunks from so many rows a step on,
+constexpr long STEP_WORDS = 4 << 20;    // if W and U are no more than a third-level cache can be expected to keep
 constexpr long CHUNK_FLOATS = 1 << 17;  // of sums, a thread: half a megabyte between product and step
 constexpr long CHUNK_ROWS = 8 * ROWS;   // at least, or the weights are read for too few rows
 
@@ -31,6 +36,8 @@ template <class C, class Kind> class Forward {
         : task_(task), plan_(task.shape), depth_x_(words_of<Kind>(plan_.D)), depth_h_(words_of<Kind>(plan_.H)),
           threads_(worthwhile_threads(task.shape, C::GATES)) {
         chunk_rows_ = std::max(CHUNK_FLOATS * threads_ / (C::SLOTS * plan_.padded), CHUNK_ROWS);
+        const long weights = plan_.padded * C::GATES * (depth_x_ + depth_h_);
+        chunks_ = !task.shape.rows && (plan_.N < STEP_ROWS * plan_.T || weights > STEP_WORDS);
         copy_x_ = CONVERT || plan_.D % 512 == 0;  // see stride_of
         x_row_ = copy_x_ ? stride_of(depth_x_) : depth_x_;
 
@@ -40,9 +47,9 @@ template <class C, class Kind> class Forward {
         bias_ = parts_.add(plan_.padded * C::SLOTS);
         x_ = parts_.add(copy_x_ ? plan_.U * x_row_ : 0);
         // of the table, or of a chunk: whole steps, so up to a step more
-        sum_rows_ = task.shape.rows ? plan_.U : std::min(chunk_rows_ + plan_.B, plan_.N);
+        sum_rows_ = task.shape.rows ? plan_.U : chunks_ ? std::min(chunk_rows_ + plan_.B, plan_.N) : 0;
         sums_ = parts_.add(sum_rows_ * C::SLOTS * plan_.padded);
-        looked_up_ = parts_.add(task.shape.rows ? threads_ * plan_.B * C::SLOTS * PANEL : 0);
+        a_ = parts_.add(chunks_ ? 0 : threads_ * plan_.B * C::SLOTS * PANEL);
         h_ = parts_.add(task.saved ? 0 : plan_.N * plan_.h_row);
         h_exact_ = parts_.add(CONVERT && C::DIRECT ? plan_.B * plan_.state_row : 0);
         c_ = parts_.add(C::CELL ? plan_.B * plan_.state_row : 0);
@@ -72,13 +79,12 @@ template <class C, class Kind> class Forward {
     void member(const Member& me) {
         prepare(me);
         me.wait();
-        if (task_.shape.rows) inputs(me, 0, plan_.U);
+        if (task_.shape.rows) inputs(me, 0, plan_.U), me.wait();
         for (long s = 0; s < plan_.T;) {
             long end = s, rows = 0;
-            while (end < plan_.T && (task_.shape.rows || rows < chunk_rows_)) rows += plan_.rows_at(end++);
+            while (end < plan_.T && (!chunks_ || rows < chunk_rows_)) rows += plan_.rows_at(end++);
             const long first = plan_.steps[static_cast<size_t>(task_.shape.reverse ? end - 1 : s)].row;
-            if (!task_.shape.rows) inputs(me, first, rows);
-            me.wait();
+            if (chunks_) inputs(me, first, rows), me.wait();
             for (; s < end; s++) {
                 step(me, s, first);
                 me.wait();
@@ -131,48 +137,49 @@ template <class C, class Kind> class Forward {
 
     // sums = b + W x for `rows` rows of x from `first` on
     void inputs(const Member& me, long first, long rows) {
-        Left x{copy_x_ ? words(x_) : reinterpret_cast<const uint32_t*>(task_.x), x_row_, 1, depth_x_};
-        const uint32_t* all = x.at + first * x_row_;
         for_blocks(me, plan_.vectors, rows, [&](long vector, long columns, long from, long to) {
-            const float* bias = base_ + bias_ + vector * C::SLOTS * LANES;
             const long row = C::SLOTS * columns * LANES;
             float* a = sums(from, vector);
-            x.at = all + from * x_row_;
             for (int gate = 0; gate < C::GATES; gate++) {
                 const long slot = C::FROM_X[gate] * columns * LANES;
-                panel_product<Kind>(columns, a + slot, row, bias + slot, 0, to - from, x,
-                                    panel(w_, depth_x_, vector, gate, columns));
+                Products w;
+                w.add(of_x(first + from, vector, gate, columns));
+                panel_product<Kind>(columns, a + slot, row, {bias(vector) + slot}, to - from, w);
             }
             if constexpr (C::SLOTS > C::GATES) {  // what comes from h alone starts with its bias
                 const long slot = C::FROM_H[C::GATES - 1] * columns * LANES;
-                for (long r = 0; r < to - from; r++)
-                    for (long u = slot; u < slot + columns * LANES; u += LANES) store(a + r * row + u, load(bias + u));
+                panel_product<Kind>(columns, a + slot, row, {bias(vector) + slot}, to - from, {});
             }
         });
     }
 
-    // Rows of a block as the table has them, side by side: where they are.
-    float* look_up(const Member& me, const Step& now, long vector, long columns, long from, long to) {
-        const long row = C::SLOTS * columns * LANES;
-        float* a = base_ + looked_up_ + me.index * plan_.B * C::SLOTS * PANEL;
-        for (long r = from; r < to; r++)
-            memcpy(a + (r - from) * row, sums(task_.shape.rows[now.row + r], vector), static_cast<size_t>(row) * 4);
-        return a;
+    const float* bias(long vector) const { return base_ + bias_ + vector * C::SLOTS * LANES; }
+    Product of_x(long row, long vector, long gate, long columns) const {
+        const uint32_t* x = copy_x_ ? words(x_) : reinterpret_cast<const uint32_t*>(task_.x);
+        return {x + row * x_row_, x_row_, 1, depth_x_, panel(w_, depth_x_, vector, gate, columns)};
+    }
+    Product of_h(long row, long vector, long gate, long columns) const {
+        return {h_prev_ + row * plan_.h_row, plan_.h_row, 1, depth_h_, panel(u_, depth_h_, vector, gate, columns)};
     }
 
-    // sums += U h_prev, then the cell; first: of the chunk
+    // a = b + W x + U h_prev + c, then the cell; first: of the chunk
     void step(const Member& me, long s, long first) {
         const Step now = plan_.steps[static_cast<size_t>(s)];
-        Left h{nullptr, plan_.h_row, 1, depth_h_};
         for_blocks(me, plan_.vectors, now.rows, [&](long vector, long columns, long from, long to) {
-            h.at = h_prev_ + (now.row + from) * plan_.h_row;
-            float* a = task_.shape.rows ? look_up(me, now, vector, columns, from, to)
-                                        : sums(now.row + from - first, vector);
-            const long row = C::SLOTS * columns * LANES;
-            for (int gate = 0; gate < C::GATES; gate++) {
-                float* slot = a + C::FROM_H[gate] * columns * LANES;
-                panel_product<Kind>(columns, slot, row, slot, row, to - from, h,
-                                    panel(u_, depth_h_, vector, gate, columns));
+            const long row = C::SLOTS * columns * LANES, n = now.row + from;
+            float* a = chunks_ ? sums(n - first, vector) : base_ + a_ + me.index * plan_.B * C::SLOTS * PANEL;
+            for (int slot = 0; slot < C::SLOTS; slot++) {
+                const long at = slot * columns * LANES;
+                const int x = gate_of(C::FROM_X, slot), h = gate_of(C::FROM_H, slot);
+                From begin{a + at, row};
+                Products products;
+                if (task_.shape.rows) begin = {sums(0, vector) + at, row, task_.shape.rows + n};
+                else if (!chunks_) {
+                    begin = {bias(vector) + at};
+                    if (x >= 0) products.add(of_x(n, vector, x, columns));
+                }
+                if (h >= 0) products.add(of_h(n, vector, h, columns));
+                if (!chunks_ || h >= 0) panel_product<Kind>(columns, a + at, row, begin, to - from, products);
             }
             for (long v = 0; v < columns; v++) cells(s, from, to, vector, v, a + v * LANES);
         });
@@ -212,8 +219,8 @@ template <class C, class Kind> class Forward {
     const long depth_x_, depth_h_;
     const int threads_;
     Parts parts_;
-    bool copy_x_;
-    long chunk_rows_, sum_rows_, x_row_, w_, u_, bias_, x_, sums_, looked_up_, h_, h_exact_, c_;
+    bool copy_x_, chunks_;
+    long chunk_rows_, sum_rows_, x_row_, w_, u_, bias_, x_, sums_, a_, h_, h_exact_, c_;
     float* base_ = nullptr;
     uint32_t* h_prev_ = nullptr;
 };

@@ -124,18 +124,21 @@ template <class C, class Kind> class Backward {
             if (from < after) {
                 // forward: a += U h_prev          and, in the GRU, h_prev enters h directly
                 const long row = plan_.steps[static_cast<size_t>(s + 1)].row + from;
-                panel_product<Kind>(columns, dh + from * PANEL, PANEL,
-                                    C::DIRECT ? direct(from) + vector * LANES : nullptr, plan_.state_row,
-                                    std::min(to, after) - from, left(of_h_, row, C::FROM_H), panel(u_, vector));
+                const From begin{C::DIRECT ? direct(from) + vector * LANES : nullptr, plan_.state_row};
+                panel_product<Kind>(columns, dh + from * PANEL, PANEL, begin, std::min(to, after) - from,
+                                    products(of_h_, row, C::FROM_H, panel(u_, vector), columns));
             }
             for (long v = 0; v < columns; v++) cells(s, from, to, vector, v, dh + v * LANES);
         });
     }
 
-    Left left(const Sums& of, long row, const int* slots) const {
-        Left a{words(of.da) + row * da_row_, da_row_, 1, depth_h_, C::GATES};
-        for (int gate = 0; gate < C::GATES; gate++) a.segment[gate] = slots[gate] * plan_.padded / DEPTH;
-        return a;
+    // da of the gates, from `row` on, times b
+    Products products(const Sums& of, long row, const int (&slots)[C::GATES], const uint32_t* b, long columns) const {
+        Products sum;
+        const uint32_t* a = words(of.da) + row * da_row_;
+        for (int gate = 0; gate < C::GATES; gate++, b += depth_h_ * columns * LANES)
+            sum.add({a + slots[gate] * plan_.padded / DEPTH, da_row_, 1, depth_h_, b});
+        return sum;
     }
 
     // The cell on rows from … to, vector v of the block at `vector`. from_after: dh of row 0, as it comes from the step
@@ -170,16 +173,21 @@ template <class C, class Kind> class Backward {
 
     // da of row u of x = Σ of its places                          forward: a[n] = W x[rows[n]] + …
     void sum_places(const Member& me) {
-        constexpr int MOST = 8;
+        constexpr int MOST = REGISTERS / 2, LINE = 64 / (LANES * static_cast<int>(sizeof(Stored)));
         const auto [begin, end] = me.share(C::SLOTS * plan_.vectors);
-        for (long u = 0; u < plan_.U; u++)
-            for (long v = begin; v < end; v += MOST)
-                with_rows<MOST>(static_cast<int>(std::min<long>(end - v, MOST)), [&]<int M>() {
+        for (long v = begin; v < end; v += MOST)
+            with_rows<MOST>(static_cast<int>(std::min<long>(end - v, MOST)), [&]<int M>() {
+                auto place = [&](long n) { return da(of_h_, n) + v * LANES; };
+                for (long u = 0; u < plan_.U; u++) {
                     Floats sums[M]{};
-                    for (const long* n = places_.begin(u); n < places_.begin(u + 1); n++)
-                        for (int m = 0; m < M; m++) sums[m] += load_stored(da(of_h_, *n) + (v + m) * LANES);
+                    for (const long* n = places_.begin(u); n < places_.begin(u + 1); n++) {
+                        for (int m = 0; m < M; m += LINE)
+                            __builtin_prefetch(place(n[PLACES_AHEAD]) + m * LANES);
+                        for (int m = 0; m < M; m++) sums[m] += load_stored(place(*n) + m * LANES);
+                    }
                     for (int m = 0; m < M; m++) store_as(da(of_x_, u) + (v + m) * LANES, sums[m]);
-                });
+                }
+            });
     }
 
     // dx = da W                                                   forward: a = W x + b
@@ -188,8 +196,9 @@ template <class C, class Kind> class Backward {
         for (long row = begin; row < end; row += ROW_BLOCK)
             for (long vector = 0; vector < vectors_x_; vector += COLUMNS) {
                 const long columns = columns_at(vector, vectors_x_);
-                panel_product<Kind>(columns, task_.dx + row * plan_.D + vector * LANES, plan_.D, nullptr, 0,
-                                    std::min(end - row, ROW_BLOCK), left(of_x_, row, C::FROM_X), panel(w_, vector),
+                panel_product<Kind>(columns, task_.dx + row * plan_.D + vector * LANES, plan_.D, {},
+                                    std::min(end - row, ROW_BLOCK),
+                                    products(of_x_, row, C::FROM_X, panel(w_, vector), columns),
                                     last_lanes(plan_.D, vector + columns));
             }
     }
@@ -211,12 +220,6 @@ template <class C, class Kind> class Backward {
                     units(me, of, asked, unit, std::min(unit + TILES * ROWS, end), w, w_end);
             }
         }
-    }
-
-    static int gate_of(const int* slots, int slot) {
-        for (int gate = 0; gate < C::GATES; gate++)
-            if (slots[gate] == slot) return gate;
-        return -1;
     }
 
     struct Asked {
@@ -246,8 +249,9 @@ template <class C, class Kind> class Backward {
                 const uint32_t* b = words(part) + vector * LANES * of.depth + w * columns * LANES;
                 for (long tile = 0; tile < tiles; tile++) {
                     float* out = to + (gate * plan_.H + first(tile)) * n + vector * LANES;
-                    panel_product<Kind>(columns, out, n, k > 0 ? out : nullptr, n, first(tile + 1) - first(tile),
-                                        {packed + tile * left_tile(), 1, ROWS, w_end - w}, b,
+                    Products sum;
+                    sum.add({packed + tile * left_tile(), 1, ROWS, w_end - w, b});
+                    panel_product<Kind>(columns, out, n, {k > 0 ? out : nullptr, n}, first(tile + 1) - first(tile), sum,
                                         last_lanes(n, vector + columns));
                 }
             }

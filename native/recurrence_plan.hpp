@@ -62,12 +62,22 @@ template <class C> struct Plan {
     long rows_at(long step) const { return step < 0 || step >= T ? 0 : steps[static_cast<size_t>(step)].rows; }
 };
 
-// The places n of each row u of x, ascending: begin(u) … begin(u + 1). Rows may be null: there are none then.
+// Of a cell's FROM_X or FROM_H: the gate of which `slot` takes the product; -1: none.
+template <int G> constexpr int gate_of(const int (&slots)[G], int slot) {
+    for (int gate = 0; gate < G; gate++)
+        if (slots[gate] == slot) return gate;
+    return -1;
+}
+
+constexpr long PLACES_AHEAD = 12;  // that many places ahead are fetched, while those of one row are added up
+
+// The places n of each row u of x, ascending: begin(u) … begin(u + 1); behind the last one PLACES_AHEAD more that are
+// as good as any. Rows may be null: there are none then.
 class Places {
   public:
     Places(const int64_t* rows, long N, long U) {
         if (!rows) return;
-        first_.resize(static_cast<size_t>(U) + 1), order_.resize(static_cast<size_t>(N));
+        first_.resize(static_cast<size_t>(U) + 1), order_.resize(static_cast<size_t>(N + PLACES_AHEAD));
         for (long n = 0; n < N; n++) first_[static_cast<size_t>(rows[n]) + 1]++;
         for (size_t u = 1; u < first_.size(); u++) first_[u] += first_[u - 1];
         std::vector<long> next(first_);
