@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 import elman
+from agreement import fused_layer
 from elman.cells import Parameters
-from elman.kernels import Pass, fused, native
+from elman.kernels import Pass, native
 from elman.neural import recurrent
 from elman.neural.recurrent import RecurrentConfig, RecurrentModel
 from elman.recurrence import Lookup
@@ -58,7 +59,7 @@ def looked_up(shape: Shape, seed: int, change: Any = lambda rows: rows) -> Resul
     _, state, p, upstream = inputs(shape, seed)
     leaves = [t.requires_grad_() for t in (table, *state, *p) if t is not None]
     one = Pass(shape.cell, list(shape.sizes), shape.reverse, change(rows))  # type: ignore[arg-type]
-    output, last = fused.layer(one, Parameters(*p), table, tuple(state))
+    output, last = fused_layer(one, Parameters(*p), table, tuple(state))
     gradients = torch.autograd.grad([output, *last], leaves, upstream)
     return dict(zip(names(shape), [output, *last, *gradients], strict=True))
 

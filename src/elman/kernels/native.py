@@ -88,9 +88,7 @@ def instruction_set(name: str) -> Iterator[None]:
 
 def takes(*tensors: Tensor | None) -> bool:
     """Whether the kernels are there and can compute on these: float32 on the CPU."""
-    return _module is not None and all(
-        t is None or (t.dtype == torch.float32 and t.device.type == "cpu") for t in tensors
-    )
+    return _module is not None and all(t is None or (t.dtype == torch.float32 and t.is_cpu) for t in tensors)
 
 
 def rounds_to_bf16() -> bool:
@@ -108,8 +106,8 @@ def memory(shape: Sequence[int]) -> Tensor:
     count = math.prod(shape)
     if _module is None or count < _LARGE:
         return torch.empty(tuple(shape), dtype=torch.float32)
-    taken: Tensor = _module.memory(count)
-    return taken.view(tuple(shape))
+    taken: Tensor = _module.memory(shape)
+    return taken
 
 
 def sum_of_squares(tensors: Sequence[Tensor]) -> float:
