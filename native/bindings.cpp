@@ -52,7 +52,7 @@ void check_ids(Address ids, long count, long size, const char* what) {
 void output_nats(long rows, long hidden_size, long vocabulary_size, Address hidden, Address weight, Address bias,
                  Address targets, Address nats, Address gradient, Address dhidden, Address dweight, Address dbias,
                  int threads, bool bf16) {
-    check_ids(targets, rows, vocabulary_size, "a target is outside a vocabulary of ");
+    check_ids(targets, rows, vocabulary_size, "a target is outside the vocabulary of ");
     nb::gil_scoped_release free;
     elman::kernels().output.nats({rows, hidden_size, vocabulary_size, at<const float>(hidden),
                                   at<const float>(weight), at<const float>(bias), at<const int64_t>(targets),
@@ -217,9 +217,9 @@ NB_MODULE(_native, m) {
     m.def("pool", [] { return std::string(elman::pool()); });
     m.def("use_own_pool", &elman::use_own_pool, "own"_a);
     m.def("memory", &memory, "shape"_a);
-    m.def("distinct", [](Address ids, long count, long vocabulary, Address tokens, Address rows) {
-        check_ids(ids, count, vocabulary, "a token is outside a vocabulary of ");
-        return elman::distinct(at<const int64_t>(ids), count, vocabulary, at<int64_t>(tokens), at<int64_t>(rows));
+    m.def("distinct", [](std::array<Address, 3> a, long count, long vocabulary) {  // ids, tokens, rows
+        check_ids(a[0], count, vocabulary, "a token is outside the vocabulary of ");
+        return elman::distinct(at<const int64_t>(a[0]), count, vocabulary, at<int64_t>(a[1]), at<int64_t>(a[2]));
     });
     m.def("embedding_gradient", [](std::array<Address, 3> a, long rows, long size, long vocabulary, int threads) {
         elman::embedding_gradient(at<const int64_t>(a[0]), rows, size, at<const float>(a[1]), vocabulary,

@@ -1,4 +1,5 @@
 """An embedding whose gradient is made by the compiled kernels: each token's row of the table from its places.
+And the distinct tokens of a text.
 
     forward: x[n] = W[tokens[n]]        so: dW[v] = Σ_{n: tokens[n] = v} dx[n]
 
@@ -26,19 +27,51 @@ def lookup(tokens: Tensor, weight: Tensor) -> Tensor:
     return rows
 
 
-@torch.library.custom_op("elman::embedding_gradient", mutates_args=(), device_types="cpu")
+def distinct(ids: Tensor, vocabulary_size: int) -> tuple[Tensor, Tensor]:
+    """ids [...] int64 on the CPU → (tokens [U], rows [...]): the distinct ids, rising; tokens[rows] = ids.
+
+    As torch.unique with return_inverse, which sorts. IndexError for an id outside 0..V-1.
+    """
+    found: tuple[Tensor, Tensor] = torch.ops.elman.distinct(ids, vocabulary_size)
+    return found
+
+
+_library: Any = torch.library.Library("elman", "FRAGMENT")  # type: ignore[no-untyped-call]
+_library.define("distinct(Tensor ids, int vocabulary_size) -> (Tensor, Tensor)")
+_library.define("embedding_gradient(Tensor doutput, Tensor tokens, int vocabulary_size) -> Tensor")
+
+
+def _distinct(ids: Tensor, vocabulary_size: int) -> tuple[Tensor, Tensor]:
+    ids, tokens = ids.contiguous(), ids.new_empty(ids.numel())
+    rows = torch.empty_like(ids)
+    addresses = [native.address(t) for t in (ids, tokens, rows)]
+    return tokens[: native.require().distinct(addresses, ids.numel(), vocabulary_size)], rows
+
+
 def _gradient(doutput: Tensor, tokens: Tensor, vocabulary_size: int) -> Tensor:
-    """doutput [N, E], tokens [N] → dweight [V, E]; the tokens are known to be in the vocabulary."""
-    dweight = native.memory((vocabulary_size, doutput.shape[1]))
+    """doutput [..., E], tokens [...] → dweight [V, E]; the tokens are known to be in the vocabulary."""
+    doutput, tokens = doutput.contiguous(), tokens.contiguous()
+    dweight = native.memory((vocabulary_size, doutput.shape[-1]))
     addresses = [native.address(t) for t in (tokens, doutput, dweight)]
     threads = torch.get_num_threads()
-    native.require().embedding_gradient(addresses, *doutput.shape, vocabulary_size, threads)
+    native.require().embedding_gradient(addresses, tokens.numel(), dweight.shape[1], vocabulary_size, threads)
     return dweight
 
 
-@_gradient.register_fake
-def _(doutput: Tensor, tokens: Tensor, vocabulary_size: int) -> Tensor:
-    return doutput.new_empty(vocabulary_size, doutput.shape[1])
+_library.impl("distinct", _distinct, "CPU")
+_library.impl("embedding_gradient", _gradient, "CPU")
+
+
+def _fake_distinct(ids: Tensor, vocabulary_size: int) -> tuple[Tensor, Tensor]:
+    return ids.new_empty(torch.library.get_ctx().new_dynamic_size()), torch.empty_like(ids)
+
+
+def _fake_gradient(doutput: Tensor, tokens: Tensor, vocabulary_size: int) -> Tensor:
+    return doutput.new_empty(vocabulary_size, doutput.shape[-1])
+
+
+torch.library.register_fake("elman::distinct", _fake_distinct)
+torch.library.register_fake("elman::embedding_gradient", _fake_gradient)
 
 
 class _Lookup(torch.autograd.Function):
@@ -46,12 +79,11 @@ class _Lookup(torch.autograd.Function):
     def forward(ctx: Any, tokens: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(tokens)
         ctx.size = len(weight)
-        return torch.nn.functional.embedding(tokens, weight)
+        return torch.embedding(weight, tokens)
 
     @staticmethod
     def backward(ctx: Any, doutput: Tensor) -> Any:
         (tokens,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True
             return None, torch.ops.aten.embedding_dense_backward(doutput, tokens, ctx.size, -1, False)
-        rows = doutput.reshape(-1, doutput.shape[-1]).contiguous()
-        return None, _gradient(rows, tokens.reshape(-1).contiguous(), ctx.size)
+        return None, torch.ops.elman.embedding_gradient(doutput, tokens, ctx.size)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from elman.errors import OptionError
 from elman.kernels import native
+from elman.kernels.embedding import distinct
 from elman.kernels.streaming import Drawing, Matrix, Stream, StreamLayer, StreamSource
 from elman.language_model import State
 from elman.neural.dropout import Dropout
@@ -228,8 +229,8 @@ class RecurrentModel(NeuralModel):
         differ = self.training and options.dropout > 0  # then each place of a token has another mask
         fused = options.backend in ("auto", "fused") and native.takes(self.embedding.weight)
         if fused and not differ and ids.numel() >= FEW_PLACES:
-            tokens, rows = torch.unique(ids, return_inverse=True)
-            if len(tokens) <= MOST_DISTINCT * ids.numel():
+            tokens, rows = distinct(ids, len(self.vocabulary))
+            if tokens.numel() <= MOST_DISTINCT * ids.numel():
                 return Lookup(self.embedding(tokens), rows)
         return self.dropout(self.embedding(ids))  # type: ignore[no-any-return]
 
