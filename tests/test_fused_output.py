@@ -59,7 +59,7 @@ def actual(one: Case, announced: Tensor | float | None = None) -> list[Tensor]:
     bias = leaves[2] if one.bias is not None else None
     with expect_gradient(one.upstream if announced is None else announced):
         nats = linear_nats(leaves[0], leaves[1], bias, one.targets)
-    (nats * one.upstream).sum().backward()
+    (nats.flatten() * one.upstream).sum().backward()
     return [nats.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
 
 
@@ -203,6 +203,20 @@ def test_bad_targets() -> None:
         targets = torch.tensor([0, wrong, 1])
         with pytest.raises(IndexError, match="outside the vocabulary of 5"):
             linear_nats(one.hidden, one.weight, one.bias, targets)
+
+
+def test_rows_of_any_shape() -> None:
+    """[T, B] at once is [N], values and gradients; what does not fit is refused before anything is read."""
+    one = case(12, 9, 44)
+    flat, shaped = (
+        actual(one._replace(hidden=h, targets=t))
+        for h, t in ((one.hidden, one.targets), (one.hidden.view(4, 3, 9), one.targets.view(4, 3)))
+    )
+    assert shaped[0].shape == (4, 3)
+    assert all(torch.equal(a, b.reshape(a.shape)) for a, b in zip(flat, shaped, strict=True))
+    for hidden, targets in ((one.hidden, one.targets[1:]), (one.hidden[:, 1:], one.targets)):
+        with pytest.raises(ValueError, match="do not fit"):
+            linear_nats(hidden, one.weight, one.bias, targets)
 
 
 def test_tensors_that_are_not_contiguous() -> None:

@@ -87,10 +87,11 @@ def run(
     """
     auto = choose(backend, proj_size=stack.proj_size) == "auto"
     places = x.shape[:-1] if stack.rows is None else stack.rows.shape
-    worthwhile = not stack.proj_size and prod(places) >= FEW_ROWS
-    if backend == "fused" or (auto and worthwhile and fused.takes(stack.weights, state, x)):
-        return _fused(stack, x, state, batch_sizes, again=_again if auto else None)
-    x = x if stack.rows is None else embedding(stack.rows, x)
+    worthwhile = not stack.proj_size and prod(places) >= FEW_ROWS and x.numel() > 0
+    if auto and worthwhile and fused.takes(stack.weights, state, x):
+        return _run_layers(_fused_and_again, stack, x, state, batch_sizes)
+    if stack.rows is not None and backend != "fused":
+        x = embedding(stack.rows, x)
     return (_torch if auto else BACKENDS[backend])(stack, x, state, batch_sizes)
 
 
@@ -98,9 +99,7 @@ FEW_ROWS = 8
 """Below so many rows the weights are not worth the packing that makes the fused product of them fast."""
 
 
-def _fused(
-    stack: Stack, x: Tensor, state: States, batch_sizes: Tensor | None, *, again: Layers | None = None
-) -> tuple[Tensor, States]:
+def _fused(stack: Stack, x: Tensor, state: States, batch_sizes: Tensor | None) -> tuple[Tensor, States]:
     if not fused.takes(stack.weights, state, x):
         raise OptionError(
             f"backend 'fused' computes in float32 on the CPU, not in {stack.weights[0].dtype} on {x.device}.",
@@ -108,7 +107,7 @@ def _fused(
         )
     if not x.numel() and stack.rows is None:
         return _torch(stack, x, state, batch_sizes)
-    return _run_layers(partial(fused.layers, again=again), stack, x, state, batch_sizes)
+    return _run_layers(fused.layers, stack, x, state, batch_sizes)
 
 
 def _torch(stack: Stack, x: Tensor, state: States, batch_sizes: Tensor | None) -> tuple[Tensor, States]:
@@ -217,8 +216,8 @@ def sequence_backward(
     return torch.cat(dinputs), dstate, Gradients(*dp)  # type: ignore[arg-type]  # only biases may be None
 
 
-_again: Layers = _in_turn(lambda *call: sequence_forward(*call)[:2])
-"""What the fused layers can be differentiated twice by: the gradient's gradient is the reference's."""
+_fused_and_again: Layers = partial(fused.layers, again=_in_turn(lambda *call: sequence_forward(*call)[:2]))
+"""The fused layers, which can be differentiated twice: the gradient's gradient is the reference's."""
 
 
 def _order(one: Pass) -> list[int]:

@@ -6,7 +6,7 @@ The gradients are made in the forward pass, while the probabilities are at hand,
 will come from above. `expect_gradient` announces it; what really comes is always what counts: where it
 differs, the results are scaled (one common factor) or made anew.
 
-N rows, H hidden size, V vocabulary size.
+N rows (of any shape: [T, B] as well), H hidden size, V vocabulary size.
 """
 
 from __future__ import annotations
@@ -46,10 +46,14 @@ def expected_rows(rows: Tensor) -> Tensor | float:
 
 
 def linear_nats(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
-    """hidden [N, H], weight [V, H], bias [V] or None, targets [N] int64 → nats [N]; differentiable once.
+    """hidden [..., H], weight [V, H], bias [V] or None, targets [...] int64 → nats [...].
 
-    All float32 on the CPU, but hidden may be bfloat16 (autocast). IndexError for a target outside 0..V-1.
+    All float32 on the CPU, but hidden may be bfloat16 (autocast). Differentiable once. ValueError for shapes
+    that do not fit together, IndexError for a target outside 0..V-1.
     """
+    if hidden.shape != (*targets.shape, weight.shape[1]):
+        shapes = [tuple(t.shape) for t in (hidden, weight, targets)]
+        raise ValueError("hidden {}, weight {} and targets {} do not fit together".format(*shapes))
     hidden, bf16 = hidden.float(), native.rounds_to_bf16()
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, weight, bias)):
         nats: Tensor = _LinearNats.apply(hidden, weight, bias, targets, _expected.get(), bf16)  # type: ignore[no-untyped-call]
@@ -74,7 +78,7 @@ def _nats(
     wanted: list[bool],
     bf16: bool,
 ) -> tuple[Tensor, list[Tensor]]:
-    """nats [N]; given their gradient, those wanted of hidden, weight, bias, and empty ones for the others."""
+    """nats; given their gradient, those wanted of hidden, weight, bias, and empty ones for the others."""
     inputs = [None if t is None else t.contiguous() for t in (hidden, weight, bias, targets)]
     nats, results = hidden.new_empty(targets.shape), _results(hidden, weight, wanted, native.memory)
     given = [result if want else None for result, want in zip(results, wanted, strict=True)]
@@ -82,7 +86,8 @@ def _nats(
         return nats, [result.zero_() for result in results]
     tensors = (*inputs, nats, gradient, *(given or [None] * 3))
     addresses = [native.address(t) for t in tensors]
-    native.require().output_nats(*hidden.shape, len(weight), *addresses, torch.get_num_threads(), bf16)
+    V, H = weight.shape
+    native.require().output_nats(targets.numel(), H, V, *addresses, torch.get_num_threads(), bf16)
     return nats, results
 
 
@@ -123,7 +128,7 @@ class _LinearNats(torch.autograd.Function):
         bf16: bool,
     ) -> Any:
         if isinstance(expected, Tensor):
-            gradient = expected.float().expand(targets.shape).contiguous()
+            gradient = expected.float().reshape(targets.shape).contiguous()
         else:
             gradient = torch.full(targets.shape, expected, dtype=torch.float32)
         inputs = (hidden, weight, bias, targets)
@@ -153,9 +158,9 @@ class _LinearNats(torch.autograd.Function):
 
 
 def _common_factor(dnats: Tensor, gradient: Tensor) -> float | None:
-    """c with dnats = c · gradient, or None; both [N]."""
+    """c with dnats = c · gradient, or None."""
     if not dnats.numel() or torch.equal(dnats, gradient):
         return 1.0
-    first, other = dnats[0], gradient[0]
+    first, other = dnats.flatten()[0], gradient.flatten()[0]
     uniform = bool((dnats == first).all()) and bool((gradient == other).all())
     return float(first / other) if uniform and float(other) != 0.0 else None

@@ -164,8 +164,7 @@ class RecurrentModel(NeuralModel):
             assert source is not None
             return Stream(source).token_nats(ids, state)
         hidden, state = self._hidden(ids[:-1], state)
-        nats = self.output.token_nats(hidden.flatten(0, 1), targets.flatten())
-        return nats.view(targets.shape), state
+        return self.output.token_nats(hidden, targets), state
 
     def read(self, ids: Tensor, state: State) -> State:
         """ids [T, B] int64 → state after ids[T-1]; without the output layer, so nothing is predicted."""
