@@ -12,7 +12,6 @@
 
 #include <array>
 #include <memory>
-#include <numeric>
 #include <string>
 #include <vector>
 
@@ -149,13 +148,8 @@ struct Pass {
     int threads;
 
     elman::RecurrenceShape shape(const Sizes& sizes, Address rows) const {
-        const long steps = static_cast<long>(batch_sizes.size());
-        if (rows) {
-            const long places = std::accumulate(batch_sizes.begin(), batch_sizes.end(), 0L);
-            check_ids(rows, places, sizes[2], "a row is outside a table of ");
-        }
-        return {static_cast<elman::Cell>(cell), steps, batch_sizes.at(0), sizes[0], sizes[1], batch_sizes.data(),
-                reverse, at<const int64_t>(rows), sizes[2], threads, bf16};
+        return {static_cast<elman::Cell>(cell), static_cast<long>(batch_sizes.size()), batch_sizes.at(0), sizes[0],
+                sizes[1], batch_sizes.data(), reverse, at<const int64_t>(rows), sizes[2], threads, bf16};
     }
 };
 
@@ -217,10 +211,13 @@ NB_MODULE(_native, m) {
     m.def("pool", [] { return std::string(elman::pool()); });
     m.def("use_own_pool", &elman::use_own_pool, "own"_a);
     m.def("memory", &memory, "shape"_a);
-    m.def("distinct", [](std::array<Address, 3> a, long count, long vocabulary) {  // ids, tokens, rows
-        check_ids(a[0], count, vocabulary, "a token is outside the vocabulary of ");
-        return elman::distinct(at<const int64_t>(a[0]), count, vocabulary, at<int64_t>(a[1]), at<int64_t>(a[2]));
+    m.def("distinct", [](std::array<Address, 3> a, long count, long table_rows) {  // ids, tokens, rows
+        check_ids(a[0], count, table_rows, "a row is outside a table of ");
+        return elman::distinct(at<const int64_t>(a[0]), count, table_rows, at<int64_t>(a[1]), at<int64_t>(a[2]));
     });
+    m.def("gather", [](std::array<Address, 3> a, long rows, long size, int threads) {
+        elman::gather(at<const int64_t>(a[0]), rows, size, at<const float>(a[1]), at<float>(a[2]), threads);
+    }, nb::call_guard<nb::gil_scoped_release>());  // tokens, weight, x
     m.def("embedding_gradient", [](std::array<Address, 3> a, long rows, long size, long vocabulary, int threads) {
         elman::embedding_gradient(at<const int64_t>(a[0]), rows, size, at<const float>(a[1]), vocabulary,
                                   at<float>(a[2]), threads);  // tokens, doutput, dweight

@@ -10,6 +10,14 @@
 
 namespace elman {
 
+void gather(const int64_t* tokens, long rows, long size, const float* weight, float* x, int threads) {
+    parallel(threads, [&](const Member& me) {
+        const auto [begin, end] = me.share(rows);
+        for (long n = begin; n < end; n++)
+            memcpy(x + n * size, weight + tokens[n] * size, static_cast<size_t>(size) * sizeof *x);
+    });
+}
+
 void embedding_gradient(const int64_t* tokens, long rows, long size, const float* doutput, long vocabulary_size,
                         float* dweight, int threads) {
     parallel(threads, [&](const Member& me) {

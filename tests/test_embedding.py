@@ -116,24 +116,25 @@ def test_memory_comes_back() -> None:
 def test_distinct_tokens_are_those_of_a_sort(size: int) -> None:
     """As torch.unique: in any layout of the ids, the smallest and the largest among them."""
     random = torch.Generator().manual_seed(size)
-    texts = [
-        torch.randint(size, shape, generator=random) for shape in ((1,), (9, 7), (40, 30), (0,), (3, 2, 5))
-    ]
+    shapes = ((1,), (9, 7), (40, 30), (0,), (3, 2, 5))
+    texts = [torch.randint(size, shape, generator=random) for shape in shapes]
     texts += [torch.tensor([size - 1, 0, size - 1]), torch.randperm(size, generator=random)]
     texts += [texts[2].T, texts[2][::3, 1::2], texts[0].expand(5)]
     for ids in texts:
-        tokens, rows = kernel.distinct(ids, size)
+        tokens, rows = native.distinct(ids, size)
         expected = torch.unique(ids, return_inverse=True)
         assert torch.equal(tokens, expected[0])
         assert torch.equal(rows, expected[1])
         assert torch.equal(tokens[rows], ids)
+        weight = torch.randn(size, E, generator=random)
+        assert torch.equal(native.gather(tokens, weight), weight[tokens])
 
 
 @compiled
 @pytest.mark.parametrize("wrong", [-1, 5, -(2**63), 2**63 - 1])
 def test_a_token_outside_the_vocabulary_is_refused(wrong: int) -> None:
-    with pytest.raises(IndexError, match="outside the vocabulary of 5"):
-        kernel.distinct(torch.tensor([[0, 4], [wrong, 1]]), 5)
+    with pytest.raises(IndexError, match="outside a table of 5"):
+        native.distinct(torch.tensor([[0, 4], [wrong, 1]]), 5)
     model = make_model(make_corpus(), "lstm")
     text = torch.zeros(1 + FEW_PLACES, 1, dtype=torch.int64)
     text[3] = wrong if wrong != 5 else len(model.vocabulary)
@@ -144,17 +145,8 @@ def test_a_token_outside_the_vocabulary_is_refused(wrong: int) -> None:
 @compiled
 def test_operators_say_what_they_are() -> None:
     """Schema, shapes without data, no input changed."""
-    ids, doutput = torch.tensor([[3, 1, 3], [0, 1, 1]]), torch.randn(2, 3, E)
-    torch.library.opcheck(torch.ops.elman.embedding_gradient.default, (doutput, ids, 5))
-    torch.library.opcheck(
-        torch.ops.elman.distinct.default, (ids, 5), test_utils=("test_schema", "test_faketensor")
-    )
-    hidden, weight, bias, targets = (
-        torch.randn(3, 4),
-        torch.randn(5, 4),
-        torch.randn(5),
-        torch.tensor([4, 0, 2]),
-    )
+    tokens, doutput = torch.tensor([[3, 1, 3], [0, 1, 1]]), torch.randn(2, 3, E)
+    torch.library.opcheck(torch.ops.elman.embedding_gradient.default, (doutput, tokens, 5))
+    layer = (torch.randn(3, 4), torch.randn(5, 4), torch.randn(5), torch.tensor([4, 0, 2]))
     for gradient, wanted in ((None, []), (torch.randn(3), [True, False, True])):
-        given = (hidden, weight, bias, targets, gradient, wanted, False)
-        torch.library.opcheck(torch.ops.elman.output_nats.default, given)
+        torch.library.opcheck(torch.ops.elman.output_nats.default, (*layer, gradient, wanted, False))

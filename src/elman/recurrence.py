@@ -26,8 +26,8 @@ Device = torch.device | str | int | None
 class Lookup(NamedTuple):
     """The input of a recurrence as what it is looked up in: x = table[rows].
 
-    W x is then made once for each row of the table, and looked up itself: a character model reads thousands
-    of places and a hundred different characters. Slower than x where nearly every place has its own row.
+    W x is then made once for each row that is read, and looked up itself: a character model reads thousands
+    of places and a hundred different characters.
     """
 
     table: Tensor  # [U, D]

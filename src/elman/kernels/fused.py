@@ -26,6 +26,10 @@ from elman.kernels import native
 _CELLS = {"rnn_tanh": (0, 1), "rnn_relu": (1, 1), "lstm": (2, 4), "gru": (3, 3)}
 """name → (number in native/recurrence.hpp, gates)"""
 
+MOST_DISTINCT = 0.75
+"""Where at most this share of the places of a looked up x read different rows, each row is multiplied by the
+first layer's weights once; else each place."""
+
 
 class Pass(NamedTuple):
     """One direction over one sequence."""
@@ -112,11 +116,10 @@ _library.define(
 def _forward(
     instruction_set: str, cell: str, sizes: list[int], reverse: bool, bf16: bool, *rest: Any
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Output, last h (and c), and with `keep` what backward needs: what stands between the layers, then
-    what each layer saved."""
+    """Output, last h (and c), and with `keep` what backward needs: what stands between the layers, what
+    each of them saved, and what was looked up."""
     rows, weights, x, state, keep = rest
     weights, state, x = [w.contiguous() for w in weights], [s.contiguous() for s in state], x.contiguous()
-    rows = None if rows is None else rows.contiguous()
     module, (L, _, H) = native.require(), state[0].shape
     one = module.Pass(_CELLS[cell][0], sizes, reverse, bf16, torch.get_num_threads())
     count = L - 1 if keep else min(L - 1, 2)
@@ -124,6 +127,8 @@ def _forward(
     between = [made[k % count] for k in range(L - 1)]  # the layers: each writes one, the next reads it
     output = x.new_empty(*(x.shape[:-1] if rows is None else rows.shape), H)
     last = [torch.empty_like(s) for s in state]
+    looked_up = [] if rows is None else _look_up(x, rows)
+    x, _, rows = looked_up or (x, None, None)
     calls, saved = [], []
     for k, (reads, writes) in enumerate(zip([x, *between], [*between, output], strict=True)):
         shape = (reads.shape[-1], H, prod(reads.shape[:-1]))
@@ -133,16 +138,27 @@ def _forward(
         addresses += [*_two(last, k), native.address(saved[k] if keep else None)]
         calls.append((shape, [*addresses, native.address(rows if k == 0 else None)]))
     module.recurrence_forward(instruction_set, one, calls)
-    return output, last, [*between, *saved] if keep else []
+    return output, last, [*between, *saved, *looked_up] if keep else []
+
+
+def _look_up(table: Tensor, rows: Tensor) -> list[Tensor]:
+    """x [U, D], which rows of the table these are [U], and which of them each place reads (empty: its own).
+
+    A row is there once, and so multiplied once, however many places read it.
+    """
+    tokens, places = native.distinct(rows, len(table))
+    if len(tokens) > MOST_DISTINCT * rows.numel():
+        tokens, places = rows.flatten().clone(), rows.new_empty(0)  # the address of which is 0
+    return [native.gather(tokens, table), tokens, places]
 
 
 def _backward(
     instruction_set: str, cell: str, sizes: list[int], reverse: bool, bf16: bool, *rest: Any
 ) -> list[Tensor]:
     """d x, h (and c), weights; empty where not wanted. gradients: of output, last h (and c)."""
-    rows, weights, x, saved, gradients, wanted = rest
-    weights, x = [w.contiguous() for w in weights], x.contiguous()
-    rows = None if rows is None else rows.contiguous()
+    rows, weights, table, saved, gradients, wanted = rest
+    weights = [w.contiguous() for w in weights]
+    *saved, x, tokens, places = [*saved, table.contiguous(), None, None] if rows is None else saved
     doutput, *dlast = [None if g is None else g.contiguous() for g in gradients]
     module, L, H = native.require(), (len(saved) + 1) // 2, weights[1].shape[1]
     one = module.Pass(_CELLS[cell][0], sizes, reverse, bf16, torch.get_num_threads())
@@ -161,9 +177,11 @@ def _backward(
         shape = (reads.shape[-1], H, prod(reads.shape[:-1]))
         addresses = [*_weights(weights, k, L), *map(native.address, (reads, saved[L - 1 + k], above))]
         addresses += [*_two(dlast, k), native.address(below), *_two(dstate, k), *_weights(dweights, k, L)]
-        calls.append((shape, [*addresses, native.address(rows if k == 0 else None)]))
+        calls.append((shape, [*addresses, native.address(places if k == 0 else None)]))
         above = below
     module.recurrence_backward(instruction_set, one, calls)
+    if tokens is not None and wanted[0]:
+        results[0] = native.embedding_gradient(results[0], tokens, len(table))
     return results
 
 
@@ -176,7 +194,7 @@ def _weights(weights: Sequence[Tensor | None], k: int, L: int) -> list[int]:
 
 def _two(state: Sequence[Tensor | None], k: int) -> list[int]:
     """The addresses of layer k's h and c in tensors [L, B, H]; 0 for what is not there."""
-    found = [0 if s is None else native.address(s) + k * s[0].nbytes for s in state]
+    found = [0 if s is None else native.address(s) + k * (s.nbytes // len(s)) for s in state]
     return found + [0] * (2 - len(state))
 
 
