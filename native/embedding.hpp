@@ -9,7 +9,8 @@
 
 namespace elman {
 
-// tokens [rows], each in 0 … vocabulary_size-1 (the caller has checked, as below); weight [vocabulary_size, size]; x [rows, size], overwritten
+// tokens [rows], each in 0 … vocabulary_size-1 (the caller has checked, here and below); weight [vocabulary_size, size];
+// x [rows, size], overwritten
 void gather(const int64_t* tokens, long rows, long size, const float* weight, float* x, int threads);
 
 // tokens [rows]; doutput [rows, size];
