@@ -32,15 +32,26 @@ template <class T> T* at(Address address) { return reinterpret_cast<T*>(address)
 
 // A tensor whose memory goes back to the workspaces when it dies: fresh pages of megabytes at every window cost more
 // than filling them.
-nb::ndarray<nb::pytorch, float, nb::ndim<1>, nb::device::cpu> memory(size_t floats) {
+nb::ndarray<nb::pytorch, float, nb::device::cpu> memory(const std::vector<size_t>& shape) {
+    size_t floats = 1;
+    for (size_t size : shape) floats *= size;
     auto* workspace = new elman::Workspace(floats * sizeof(float));
     nb::capsule owner(workspace, [](void* w) noexcept { delete static_cast<elman::Workspace*>(w); });
-    return {workspace->as<float>(), {floats}, owner};
+    return {workspace->as<float>(), shape.size(), shape.data(), owner};
+}
+
+// IndexError "<what> <size>" unless each id is in 0 … size-1
+void check_ids(Address ids, long count, long size, const char* what) {
+    const auto* all = at<const int64_t>(ids);
+    bool inside = true;
+    for (long i = 0; i < count; i++) inside &= static_cast<uint64_t>(all[i]) < static_cast<uint64_t>(size);
+    if (!inside) throw nb::index_error((what + std::to_string(size)).c_str());
 }
 
 void output_nats(long rows, long hidden_size, long vocabulary_size, Address hidden, Address weight, Address bias,
                  Address targets, Address nats, Address gradient, Address dhidden, Address dweight, Address dbias,
                  int threads, bool bf16) {
+    check_ids(targets, rows, vocabulary_size, "a target is outside the vocabulary of ");
     nb::gil_scoped_release free;
     elman::kernels().output.nats({rows, hidden_size, vocabulary_size, at<const float>(hidden),
                                   at<const float>(weight), at<const float>(bias), at<const int64_t>(targets),
@@ -126,16 +137,23 @@ class Stream {
     }
 };
 
-// One direction of one layer. What forward saves has the layout of one instruction set: backward names it.
-using Addresses = std::vector<Address>;
+// One direction of some layers, each reading what the one before it left. What forward saves has the layout of one
+// instruction set: backward names it.
 using Sizes = std::array<long, 3>;  // D, H, U
-elman::RecurrenceShape recurrence_shape(int cell, const std::vector<int64_t>& batch_sizes, const Sizes& sizes,
-                                        bool reverse, Address rows, int threads, bool bf16) {
-    return {static_cast<elman::Cell>(cell), static_cast<long>(batch_sizes.size()), batch_sizes.at(0), sizes[0],
-            sizes[1], batch_sizes.data(), reverse, at<const int64_t>(rows), sizes[2], threads, bf16};
-}
+using Layer = std::pair<Sizes, std::vector<Address>>;
+struct Pass {
+    int cell;
+    std::vector<int64_t> batch_sizes;
+    bool reverse, bf16;
+    int threads;
 
-elman::RecurrenceWeights recurrence_weights(const Addresses& a) {
+    elman::RecurrenceShape shape(const Sizes& sizes, Address rows) const {
+        return {static_cast<elman::Cell>(cell), static_cast<long>(batch_sizes.size()), batch_sizes.at(0), sizes[0],
+                sizes[1], batch_sizes.data(), reverse, at<const int64_t>(rows), sizes[2], threads, bf16};
+    }
+};
+
+elman::RecurrenceWeights recurrence_weights(const std::vector<Address>& a) {
     return {at<const float>(a.at(0)), at<const float>(a.at(1)), at<const float>(a.at(2)), at<const float>(a.at(3))};
 }
 
@@ -145,36 +163,36 @@ const elman::Kernels& kernels_of(const std::string& instruction_set) {
     return *found;
 }
 
-size_t recurrence_saved_floats(const std::string& instruction_set, int cell, const std::vector<int64_t>& batch_sizes,
-                               const Sizes& sizes, bool bf16) {
-    return kernels_of(instruction_set).recurrence.saved_floats(
-        recurrence_shape(cell, batch_sizes, sizes, false, 0, 1, bf16));
+size_t recurrence_saved_floats(const std::string& instruction_set, const Pass& pass, const Sizes& sizes) {
+    return kernels_of(instruction_set).recurrence.saved_floats(pass.shape(sizes, 0));
 }
 
-// tensors: weight_ih, weight_hh, bias_ih, bias_hh, x, h, c, output, last h, last c, saved, rows
-void recurrence_forward(const std::string& instruction_set, int cell, const std::vector<int64_t>& batch_sizes,
-                        const Sizes& sizes, bool reverse, const Addresses& a, int threads, bool bf16) {
-    const elman::RecurrenceForward task{
-        recurrence_shape(cell, batch_sizes, sizes, reverse, a.at(11), threads, bf16), recurrence_weights(a),
-        at<const float>(a.at(4)), at<const float>(a.at(5)), at<const float>(a.at(6)), at<float>(a.at(7)),
-        at<float>(a.at(8)), at<float>(a.at(9)), at<float>(a.at(10))};
+// The layers in the order in which they run. The tensors of each: weight_ih, weight_hh, bias_ih, bias_hh, x, h, c,
+// output, last h, last c, saved, rows
+void recurrence_forward(const std::string& instruction_set, const Pass& pass, const std::vector<Layer>& layers) {
+    std::vector<elman::RecurrenceForward> tasks;
+    for (const auto& [sizes, a] : layers)
+        tasks.push_back({pass.shape(sizes, a.at(11)), recurrence_weights(a), at<const float>(a.at(4)),
+                         at<const float>(a.at(5)), at<const float>(a.at(6)), at<float>(a.at(7)), at<float>(a.at(8)),
+                         at<float>(a.at(9)), at<float>(a.at(10))});
     const elman::Kernels& kernels = kernels_of(instruction_set);
     nb::gil_scoped_release free;
-    kernels.recurrence.forward(task);
+    for (const auto& task : tasks) kernels.recurrence.forward(task);
 }
 
-// tensors: weight_ih, weight_hh, bias_ih, bias_hh, x, saved, doutput, dlast h, dlast c; then the results:
-// dx, dh, dc, dweight_ih, dweight_hh, dbias_ih, dbias_hh; then rows
-void recurrence_backward(const std::string& instruction_set, int cell, const std::vector<int64_t>& batch_sizes,
-                         const Sizes& sizes, bool reverse, const Addresses& a, int threads, bool bf16) {
-    const elman::RecurrenceBackward task{
-        recurrence_shape(cell, batch_sizes, sizes, reverse, a.at(16), threads, bf16), recurrence_weights(a),
-        at<const float>(a.at(4)), at<const float>(a.at(5)), at<const float>(a.at(6)), at<const float>(a.at(7)),
-        at<const float>(a.at(8)), at<float>(a.at(9)), at<float>(a.at(10)), at<float>(a.at(11)), at<float>(a.at(12)),
-        at<float>(a.at(13)), at<float>(a.at(14)), at<float>(a.at(15))};
+// The layers in the order in which they run, the last one first. The tensors of each: weight_ih, weight_hh, bias_ih,
+// bias_hh, x, saved, doutput, dlast h, dlast c; then the results: dx, dh, dc, dweight_ih, dweight_hh, dbias_ih,
+// dbias_hh; then rows
+void recurrence_backward(const std::string& instruction_set, const Pass& pass, const std::vector<Layer>& layers) {
+    std::vector<elman::RecurrenceBackward> tasks;
+    for (const auto& [sizes, a] : layers)
+        tasks.push_back({pass.shape(sizes, a.at(16)), recurrence_weights(a), at<const float>(a.at(4)),
+                         at<const float>(a.at(5)), at<const float>(a.at(6)), at<const float>(a.at(7)),
+                         at<const float>(a.at(8)), at<float>(a.at(9)), at<float>(a.at(10)), at<float>(a.at(11)),
+                         at<float>(a.at(12)), at<float>(a.at(13)), at<float>(a.at(14)), at<float>(a.at(15))});
     const elman::Kernels& kernels = kernels_of(instruction_set);
     nb::gil_scoped_release free;
-    kernels.recurrence.backward(task);
+    for (const auto& task : tasks) kernels.recurrence.backward(task);
 }
 
 }  // namespace
@@ -192,7 +210,14 @@ NB_MODULE(_native, m) {
     m.def("bf16_is_faster", &elman::bf16_is_faster);
     m.def("pool", [] { return std::string(elman::pool()); });
     m.def("use_own_pool", &elman::use_own_pool, "own"_a);
-    m.def("memory", &memory, "floats"_a);
+    m.def("memory", &memory, "shape"_a);
+    m.def("distinct", [](std::array<Address, 3> a, long count, long table_rows) {  // ids, tokens, rows
+        check_ids(a[0], count, table_rows, "a row is outside a table of ");
+        return elman::distinct(at<const int64_t>(a[0]), count, table_rows, at<int64_t>(a[1]), at<int64_t>(a[2]));
+    });
+    m.def("gather", [](std::array<Address, 3> a, long rows, long size, int threads) {
+        elman::gather(at<const int64_t>(a[0]), rows, size, at<const float>(a[1]), at<float>(a[2]), threads);
+    }, nb::call_guard<nb::gil_scoped_release>());  // tokens, weight, x
     m.def("embedding_gradient", [](std::array<Address, 3> a, long rows, long size, long vocabulary, int threads) {
         elman::embedding_gradient(at<const int64_t>(a[0]), rows, size, at<const float>(a[1]), vocabulary,
                                   at<float>(a[2]), threads);  // tokens, doutput, dweight
@@ -202,6 +227,10 @@ NB_MODULE(_native, m) {
     m.def("output_nats", &output_nats);
     m.def("peak", [](int threads, long rounds) { return elman::kernels().peak(threads, rounds); },
           nb::call_guard<nb::gil_scoped_release>(), "threads"_a, "rounds"_a);
+    nb::class_<Pass>(m, "Pass").def("__init__", [](Pass* self, int cell, std::vector<int64_t> batch_sizes, bool reverse,
+                                                   bool bf16, int threads) {
+        new (self) Pass{cell, std::move(batch_sizes), reverse, bf16, threads};
+    });
     m.def("recurrence_saved_floats", &recurrence_saved_floats);
     m.def("recurrence_forward", &recurrence_forward);
     m.def("recurrence_backward", &recurrence_backward);

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import elman
+from elman.cells import Parameters
+from elman.kernels import Pass, fused
 from tolerance import error, tolerance
 
 LAYOUTS = ("time first", "batch first", "unbatched", "packed sorted", "packed unsorted")
@@ -74,6 +76,12 @@ class Case:
         gates = {"lstm": 4, "gru": 3}.get(self.cell, 1)
         widest = max(self.D, self.H * (2 if self.bidirectional else 1)) + self.H
         return tolerance(dtype, 2 * self.T, self.layers, max(widest, gates * self.H, self.T * self.B))
+
+
+def fused_layer(one: Any, p: Parameters, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+    """One layer by the fused kernels, with states [B, H]."""
+    output, last = fused.layers(Pass(*one), [p], x, tuple(s[None] for s in state))
+    return output, tuple(s[0] for s in last)
 
 
 def product(cell: str, layout: str, **sizes: int) -> Iterator[Case]:

@@ -11,6 +11,8 @@ from torch import Tensor
 from elman.kernels import embedding as kernel
 from elman.kernels import native
 from elman.neural.embedding import Embedding
+from elman.neural.recurrent import FEW_PLACES
+from training_example import make_corpus, make_model
 
 V, E = 37, 11
 compiled = pytest.mark.skipif(not native.available(), reason="this installation has no compiled kernels")
@@ -42,11 +44,11 @@ def test_gradient_equals_torch(threads: int) -> None:
 @compiled
 def test_wrong_sums_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def every_token_once(doutput: Tensor, tokens: Tensor, size: int) -> Tensor:
-        wrong = torch.zeros(size, doutput.shape[1])
+        wrong = torch.zeros(size, doutput.shape[-1])
         wrong[tokens] = doutput
         return wrong
 
-    monkeypatch.setattr(kernel, "_gradient", every_token_once)
+    monkeypatch.setattr(torch.ops.elman, "embedding_gradient", every_token_once)
     assert not torch.equal(gradient(kernel.lookup), gradient(torch.nn.functional.embedding))
 
 
@@ -107,3 +109,44 @@ def test_memory_comes_back() -> None:
     del view
     assert native.memory(shape).data_ptr() == where
     assert float(held.sum()) == 300 * 301
+
+
+@compiled
+@pytest.mark.parametrize("size", [1, 2, 63, 64, 65, 1000])
+def test_distinct_tokens_are_those_of_a_sort(size: int) -> None:
+    """As torch.unique: in any layout of the ids, the smallest and the largest among them."""
+    random = torch.Generator().manual_seed(size)
+    shapes = ((1,), (9, 7), (40, 30), (0,), (3, 2, 5))
+    texts = [torch.randint(size, shape, generator=random) for shape in shapes]
+    texts += [torch.tensor([size - 1, 0, size - 1]), torch.randperm(size, generator=random)]
+    texts += [texts[2].T, texts[2][::3, 1::2], texts[0].expand(5)]
+    for ids in texts:
+        tokens, rows = native.distinct(ids, size)
+        expected = torch.unique(ids, return_inverse=True)
+        assert torch.equal(tokens, expected[0])
+        assert torch.equal(rows, expected[1])
+        assert torch.equal(tokens[rows], ids)
+        weight = torch.randn(size, E, generator=random)
+        assert torch.equal(native.gather(tokens, weight), weight[tokens])
+
+
+@compiled
+@pytest.mark.parametrize("wrong", [-1, 5, -(2**63), 2**63 - 1])
+def test_a_token_outside_the_vocabulary_is_refused(wrong: int) -> None:
+    with pytest.raises(IndexError, match="outside a table of 5"):
+        native.distinct(torch.tensor([[0, 4], [wrong, 1]]), 5)
+    model = make_model(make_corpus(), "lstm")
+    text = torch.zeros(1 + FEW_PLACES, 1, dtype=torch.int64)
+    text[3] = wrong if wrong != 5 else len(model.vocabulary)
+    with pytest.raises(IndexError):
+        model.token_nats(text, model.start(1))
+
+
+@compiled
+def test_operators_say_what_they_are() -> None:
+    """Schema, shapes without data, no input changed."""
+    tokens, doutput = torch.tensor([[3, 1, 3], [0, 1, 1]]), torch.randn(2, 3, E)
+    torch.library.opcheck(torch.ops.elman.embedding_gradient.default, (doutput, tokens, 5))
+    layer = (torch.randn(3, 4), torch.randn(5, 4), torch.randn(5), torch.tensor([4, 0, 2]))
+    for gradient, wanted in ((None, []), (torch.randn(3), [True, False, True])):
+        torch.library.opcheck(torch.ops.elman.output_nats.default, (*layer, gradient, wanted, False))

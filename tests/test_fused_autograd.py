@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import Tensor
 
 import elman
+from agreement import fused_layer
 from elman.cells import Parameters
 from elman.errors import OptionError
-from elman.kernels import fused, native
+from elman.kernels import native
 from tolerance import error, tolerance
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="the compiled kernels are not installed")
 
 
-def lstm() -> tuple[elman.LSTM, Tensor]:
+def lstm(layers: int = 2) -> tuple[elman.LSTM, Tensor]:
     torch.manual_seed(2)
-    return elman.LSTM(11, 18, 2, backend="fused"), torch.randn(6, 5, 11)
+    return elman.LSTM(11, 18, layers, backend="fused"), torch.randn(6, 5, 11)
 
 
 def test_a_graph_can_be_used_twice_and_two_windows_at_once() -> None:
@@ -36,13 +39,16 @@ def test_a_graph_can_be_used_twice_and_two_windows_at_once() -> None:
     assert first.requires_grad
 
 
-@pytest.mark.parametrize("use", ["last h", "last c", "one step", "frozen", "only x", "expanded"])
+@pytest.mark.parametrize(
+    "use", ["last h", "last c", "one step", "frozen", "only x", "expanded", "upper layers", "top bias"]
+)
 def test_part_of_a_graph(use: str) -> None:
     """An unused output has no gradient, a frozen weight wants none, a gradient may be an expanded scalar."""
-    module, x = lstm()
+    module, x = lstm(layers=4)
     x.requires_grad_(use == "only x")
+    wanted = {"frozen": "weight_ih", "only x": "nothing", "upper layers": "_l[23]", "top bias": "bias_ih_l3"}
     for name, p in module.named_parameters():
-        p.requires_grad_(not (use == "only x" or (use == "frozen" and ("hh" in name or "bias" in name))))
+        p.requires_grad_(re.search(wanted.get(use, ""), name) is not None)
     results = []
     for backend in ("fused", "torch"):
         module.backend = backend
@@ -54,9 +60,9 @@ def test_part_of_a_graph(use: str) -> None:
         }.get(use, output.sum())
         leaves = [t for t in (x, *module.parameters()) if t.requires_grad]
         results.append(torch.autograd.grad(loss, leaves))
-    assert len(results[0]) == {"only x": 1, "frozen": 2}.get(use, 8)
+    assert len(results[0]) == {"only x": 1, "frozen": 4, "upper layers": 8, "top bias": 1}.get(use, 16)
     for a, b in zip(*results, strict=True):
-        assert error(a, b) <= tolerance(torch.float32, 12, 2, 72)
+        assert error(a, b) <= tolerance(torch.float32, 12, 4, 72)
 
 
 def test_without_gradients_nothing_is_kept_and_the_output_is_the_same() -> None:
@@ -65,6 +71,10 @@ def test_without_gradients_nothing_is_kept_and_the_output_is_the_same() -> None:
     with torch.inference_mode():
         output = module(x)[0]
     assert torch.equal(output, with_graph)
+    deep, _ = lstm(layers=5)  # what stands between the layers is written over
+    with torch.no_grad():
+        output = deep(x)[0]
+    assert torch.equal(output, deep(x)[0])
     assert output.grad_fn is None
 
 
@@ -107,7 +117,7 @@ def test_what_fused_cannot_do_is_said() -> None:
         ([4], (4, 3), (4, 6)),
     ):
         with pytest.raises(ValueError, match="do not fit"):
-            fused.layer(("gru", sizes, False), p, torch.zeros(x), (torch.zeros(h),))
+            fused_layer(("gru", sizes, False), p, torch.zeros(x), (torch.zeros(h),))
 
 
 def test_autocast_leaves_output_and_state_in_float32() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import elman
+from agreement import fused_layer
 from elman.cells import Parameters
 from elman.kernels import Pass, fused, native
 from elman.neural import recurrent
@@ -58,7 +59,7 @@ def looked_up(shape: Shape, seed: int, change: Any = lambda rows: rows) -> Resul
     _, state, p, upstream = inputs(shape, seed)
     leaves = [t.requires_grad_() for t in (table, *state, *p) if t is not None]
     one = Pass(shape.cell, list(shape.sizes), shape.reverse, change(rows))  # type: ignore[arg-type]
-    output, last = fused.layer(one, Parameters(*p), table, tuple(state))
+    output, last = fused_layer(one, Parameters(*p), table, tuple(state))
     gradients = torch.autograd.grad([output, *last], leaves, upstream)
     return dict(zip(names(shape), [output, *last, *gradients], strict=True))
 
@@ -77,6 +78,7 @@ def test_random_shapes_equal_the_cells_on_the_rows_written_out(
         for seed in range(100 * threads, 100 * threads + 60):
             shape = drawn(seed)
             monkeypatch.setattr(native, "rounds_to_bf16", lambda bf16=shape.bf16: bf16)
+            monkeypatch.setattr(fused, "MOST_DISTINCT", 0.0 if seed % 3 == 0 else 0.75)
             with monkeypatch.context() as patch:
                 right = written_out(shape, seed, patch)
             far = farthest(looked_up(shape, seed), right, shape)
@@ -154,10 +156,10 @@ def test_the_language_model_multiplies_each_token_once(
     model = RecurrentModel(vocabulary, get_tokenizer("words"), config).train()
     ids = torch.randint(30, (13, 8))
     found = []
-    for most in (recurrent.MOST_DISTINCT, 0.0):
-        monkeypatch.setattr(recurrent, "MOST_DISTINCT", most)
+    for few in (recurrent.FEW_PLACES, ids.numel()):
+        monkeypatch.setattr(recurrent, "FEW_PLACES", few)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
-            assert isinstance(model._embedded(ids[:-1]), Lookup) == (most > 0)
+            assert isinstance(model._embedded(ids[:-1]), Lookup) == (few < ids.numel())
             nats, _ = model.token_nats(ids, model.start(8))
         found.append([nats, *torch.autograd.grad(nats.sum(), list(model.parameters()))])
     allowed = tolerance(precision, 2 * 12, 2, 96)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from elman.errors import OptionError
 from elman.kernels import native
-from elman.kernels import output as fused
 from elman.kernels.output import expect_gradient, linear_nats
 from elman.neural.output import AdaptiveOutput, SoftmaxOutput
 from tolerance import error, tolerance
@@ -60,7 +59,7 @@ def actual(one: Case, announced: Tensor | float | None = None) -> list[Tensor]:
     bias = leaves[2] if one.bias is not None else None
     with expect_gradient(one.upstream if announced is None else announced):
         nats = linear_nats(leaves[0], leaves[1], bias, one.targets)
-    (nats * one.upstream).sum().backward()
+    (nats.flatten() * one.upstream).sum().backward()
     return [nats.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
 
 
@@ -206,6 +205,20 @@ def test_bad_targets() -> None:
             linear_nats(one.hidden, one.weight, one.bias, targets)
 
 
+def test_rows_of_any_shape() -> None:
+    """[T, B] at once is [N], values and gradients; what does not fit is refused before anything is read."""
+    one = case(12, 9, 44)
+    flat, shaped = (
+        actual(one._replace(hidden=h, targets=t))
+        for h, t in ((one.hidden, one.targets), (one.hidden.view(4, 3, 9), one.targets.view(4, 3)))
+    )
+    assert shaped[0].shape == (4, 3)
+    assert all(torch.equal(a, b.reshape(a.shape)) for a, b in zip(flat, shaped, strict=True))
+    for hidden, targets in ((one.hidden, one.targets[1:]), (one.hidden[:, 1:], one.targets)):
+        with pytest.raises(ValueError, match="do not fit"):
+            linear_nats(hidden, one.weight, one.bias, targets)
+
+
 def test_tensors_that_are_not_contiguous() -> None:
     one = case(21, 12, 50)
     strange = one._replace(hidden=one.hidden.T.contiguous().T, weight=one.weight.repeat(1, 2)[:, :12])
@@ -284,7 +297,7 @@ def test_wrong_kernels_are_caught(wrong: str) -> None:
 
 def test_autocast_takes_bfloat16_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(fused, "_nats", lambda *given: seen.append(given[-1]) or torch.zeros(3))
+    monkeypatch.setattr(native.require(), "output_nats", lambda *given: seen.append(given[-1]))
     one = case(3, 4, 5)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         linear_nats(one.hidden.bfloat16(), one.weight, one.bias, one.targets)

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from agreement import CELLS, LAYOUTS, Case, disagreement, product, torchs
+from agreement import CELLS, LAYOUTS, Case, disagreement, fused_layer, product, torchs
 from elman import kernels
 from elman.cells import Parameters
-from elman.kernels import Pass, fused, native
+from elman.kernels import Pass, native
 from tolerance import error, tolerance
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="the compiled kernels are not installed")
@@ -104,7 +104,7 @@ def found(shape: Shape, seed: int, layer: Layer | None = None) -> Results:
     x, state, p, upstream = inputs(shape, seed)
     leaves = [t.requires_grad_() for t in (x, *state, *p) if t is not None]
     one = Pass(shape.cell, list(shape.sizes), shape.reverse)  # type: ignore[arg-type]
-    output, last = (layer or fused.layer)(one, Parameters(*p), x, tuple(state))
+    output, last = (layer or fused_layer)(one, Parameters(*p), x, tuple(state))
     gradients = torch.autograd.grad([output, *last], leaves, upstream)
     return dict(zip(names(shape), [output, *last, *gradients], strict=True))
 
@@ -182,7 +182,7 @@ def test_units_without_a_lane_partner_stay_inert() -> None:
     for seed in range(3):
         found(Shape("lstm", (9,) * 4, False, True, 40, 64), seed)  # larger: fills the workspaces
         poisoned, _, p, _ = inputs(Shape("gru", (9,) * 4, False, True, 40, 64), seed)
-        fused.layer(("gru", [9] * 4, False), Parameters(*p), poisoned * float("nan"), (torch.zeros(9, 64),))
+        fused_layer(("gru", [9] * 4, False), Parameters(*p), poisoned * float("nan"), (torch.zeros(9, 64),))
         assert worst(Shape("lstm", (7,) * 3, False, True, 17, 33), seed)[0] <= 1
 
 
@@ -191,12 +191,12 @@ def test_nan_and_infinity_come_through() -> None:
         shape = Shape(cell, (5,) * 3, False, True, 11, 18)
         x, state, p, _ = inputs(shape, 1)
         x[7] = float("nan")  # row 2 of step 1
-        output, last = fused.layer((cell, [5] * 3, False), Parameters(*p), x, tuple(state))
+        output, last = fused_layer((cell, [5] * 3, False), Parameters(*p), x, tuple(state))
         bad = output.isnan().all(1)
         assert bad.nonzero()[:, 0].tolist() == [7, 12]
         assert last[0].isnan().any(1).tolist() == [False, False, True, False, False]
         x[7] = 1e30  # gates shut or open for good
-        output, _ = fused.layer((cell, [5] * 3, False), Parameters(*p), x, tuple(state))
+        output, _ = fused_layer((cell, [5] * 3, False), Parameters(*p), x, tuple(state))
         assert cell == "rnn_relu" or bool(output.isfinite().all())
         assert not output.isnan().any()
 
@@ -205,24 +205,24 @@ def test_nan_and_infinity_come_through() -> None:
 
 
 def swapped_gates(one: Pass, p: Parameters, x: Tensor, state: Any) -> Any:
-    return fused.layer(one, p._replace(weight_hh=p.weight_hh.roll(len(state[0][0]), 0)), x, state)
+    return fused_layer(one, p._replace(weight_hh=p.weight_hh.roll(len(state[0][0]), 0)), x, state)
 
 
 def other_direction(one: Pass, p: Parameters, x: Tensor, state: Any) -> Any:
-    return fused.layer(one._replace(reverse=not one.reverse), p, x, state)
+    return fused_layer(one._replace(reverse=not one.reverse), p, x, state)
 
 
 def first_state_forgotten(one: Pass, p: Parameters, x: Tensor, state: Any) -> Any:
-    return fused.layer(one, p, x, tuple(torch.zeros_like(s) + 0 * s for s in state))
+    return fused_layer(one, p, x, tuple(torch.zeros_like(s) + 0 * s for s in state))
 
 
 def last_state_cut(one: Pass, p: Parameters, x: Tensor, state: Any) -> Any:
-    output, last = fused.layer(one, p, x, state)
+    output, last = fused_layer(one, p, x, state)
     return output, tuple(s.detach() + 0 * s for s in last)
 
 
 def recurrent_bias_for_both(one: Pass, p: Parameters, x: Tensor, state: Any) -> Any:
-    return fused.layer(one, p._replace(bias_ih=p.bias_ih + p.bias_hh, bias_hh=0 * p.bias_hh), x, state)
+    return fused_layer(one, p._replace(bias_ih=p.bias_ih + p.bias_hh, bias_hh=0 * p.bias_hh), x, state)
 
 
 def window_truncated(one: Pass, p: Parameters, x: Tensor, state: Any) -> Any:
@@ -231,18 +231,18 @@ def window_truncated(one: Pass, p: Parameters, x: Tensor, state: Any) -> Any:
     parts = [(x[:half], one.batch_sizes[:2]), (x[half:], one.batch_sizes[2:])]
     outputs = []
     for part, sizes in reversed(parts) if one.reverse else parts:
-        output, state = fused.layer(one._replace(batch_sizes=sizes), p, part, state)
+        output, state = fused_layer(one._replace(batch_sizes=sizes), p, part, state)
         state = tuple(s.detach() + 0 * s for s in state) if not outputs else state
         outputs.append(output)
     return torch.cat(outputs[::-1] if one.reverse else outputs), state
 
 
 def rounded_to_bf16(one: Pass, p: Parameters, x: Tensor, state: Any) -> Any:
-    return fused.layer(one, p, x.bfloat16().float(), state)
+    return fused_layer(one, p, x.bfloat16().float(), state)
 
 
 def last_unit_forgotten(one: Pass, p: Parameters, x: Tensor, state: Any) -> Any:
-    output, last = fused.layer(one, p, x, state)
+    output, last = fused_layer(one, p, x, state)
     return torch.cat([output[:, :-1], 0 * output[:, -1:]], 1), last
 
 

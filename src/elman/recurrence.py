@@ -26,8 +26,8 @@ Device = torch.device | str | int | None
 class Lookup(NamedTuple):
     """The input of a recurrence as what it is looked up in: x = table[rows].
 
-    W x is then made once for each row of the table, and looked up itself: a character model reads thousands
-    of places and a hundred different characters. Slower than x where nearly every place has its own row.
+    W x is then made once for each row that is read, and looked up itself: a character model reads thousands
+    of places and a hundred different characters.
     """
 
     table: Tensor  # [U, D]
@@ -59,8 +59,11 @@ class _Recurrence(nn.RNNBase):
         self._update_flat_weights()
         if isinstance(input, Lookup):
             table, rows = input
-            hx = self._zeros(table, rows.shape[0 if self.batch_first else 1]) if hx is None else hx
-            self.check_forward_args(table[:1].expand(*rows.shape, -1), hx, None)  # which asks for shapes
+            if rows.dim() != 2:
+                raise RuntimeError(f"rows must have 2 dimensions, got {rows.dim()}")
+            batch = rows.shape[0 if self.batch_first else 1]
+            hx = self._zeros(table, batch) if hx is None else hx
+            self.check_forward_args(table, hx, [batch])  # type: ignore[arg-type]  # as data of a packed batch
             output, last = self._run(table, hx, None, rows.T if self.batch_first else rows)
             return output.transpose(0, 1) if self.batch_first else output, last
         if isinstance(input, PackedSequence):

@@ -100,8 +100,8 @@ def _require_positive(name: str, value: float) -> None:
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     """Each gradient once: a tied weight must not be counted or scaled twice."""
     several = [parameters] if isinstance(parameters, Tensor) else parameters
-    found = {id(p): p.grad.detach() for p in several if p.grad is not None}
-    return [gradient for gradient in found.values() if gradient.numel()]
+    found = {id(p): gradient for p in several if (gradient := p.grad) is not None and gradient.numel()}
+    return [gradient.detach() if gradient.requires_grad else gradient for gradient in found.values()]
 
 
 def _global_norm(gradients: list[Tensor]) -> float:

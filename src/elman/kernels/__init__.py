@@ -5,7 +5,6 @@ from elman.kernels.backends import (
     BACKENDS,
     Backend,
     Layer,
-    Pass,
     Stack,
     choose,
     layer_by_layer,
@@ -14,6 +13,7 @@ from elman.kernels.backends import (
     sequence_backward,
     sequence_forward,
 )
+from elman.kernels.fused import Pass
 
 __all__ = [
     "BACKENDS",

@@ -1,12 +1,12 @@
 """A stack of recurrent layers over a whole sequence: the one seam between modules and what computes them.
 
     torch       torch's own kernels (oneDNN, cuDNN), the whole stack in one call
-    fused       compiled code, one layer at a time, float32 on the CPU (`fused`)
+    fused       compiled code, all layers in one call where nothing stands between them, float32 on the CPU
     reference   the cells' `step` and `step_backward` over time, one layer at a time, any device and dtype
     auto        the fastest that supports the call
 
-A backend is one `Layer` function and one row of `BACKENDS`; the modules in `recurrence` do not change. This
-file knows nothing of modules, batch_first or unbatched input.
+A backend is one `Layer` or `Layers` function and one row of `BACKENDS`; the modules in `recurrence` do not
+change. This file knows nothing of modules, batch_first or unbatched input.
 
 T steps, B batch, N = sum of batch_sizes rows (N = T·B when no sequence is packed), D input size, H hidden
 size, L layers, K = L · directions. Rows are ordered by time, then batch: the layout of PackedSequence.
@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from elman.cells import Gradients, Parameters
 from elman.cells.functions import CELLS, Cell, States
 from elman.errors import OptionError
 from elman.kernels import fused, native
+from elman.kernels.fused import Layers, Pass
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,6 @@ class Stack:
     training: bool
     proj_size: int = 0
     rows: Tensor | None = None  # [T, B] int64: the first layer's input is x[rows], x a table [U, D]
-
-
-class Pass(NamedTuple):
-    """One direction of one layer over one sequence."""
-
-    cell: Cell
-    batch_sizes: list[int]  # rows at each step, never growing
-    reverse: bool  # from the last step to the first
-    rows: Tensor | None = None  # [N]: place n reads row rows[n] of x (`fused` alone knows it)
 
 
 Layer = Callable[[Pass, Parameters, Tensor, States], tuple[Tensor, States]]
@@ -94,10 +87,11 @@ def run(
     """
     auto = choose(backend, proj_size=stack.proj_size) == "auto"
     places = x.shape[:-1] if stack.rows is None else stack.rows.shape
-    worthwhile = not stack.proj_size and places.numel() >= FEW_ROWS
-    if backend == "fused" or (auto and worthwhile and fused.takes(stack.weights, state, x)):
-        return _fused(stack, x, state, batch_sizes, again=auto)
-    x = x if stack.rows is None else embedding(stack.rows, x)
+    worthwhile = not stack.proj_size and prod(places) >= FEW_ROWS and x.numel() > 0
+    if auto and worthwhile and fused.takes(stack.weights, state, x):
+        return _run_layers(_fused_and_again, stack, x, state, batch_sizes)
+    if stack.rows is not None and backend != "fused":
+        x = embedding(stack.rows, x)
     return (_torch if auto else BACKENDS[backend])(stack, x, state, batch_sizes)
 
 
@@ -105,9 +99,7 @@ FEW_ROWS = 8
 """Below so many rows the weights are not worth the packing that makes the fused product of them fast."""
 
 
-def _fused(
-    stack: Stack, x: Tensor, state: States, batch_sizes: Tensor | None, *, again: bool = False
-) -> tuple[Tensor, States]:
+def _fused(stack: Stack, x: Tensor, state: States, batch_sizes: Tensor | None) -> tuple[Tensor, States]:
     if not fused.takes(stack.weights, state, x):
         raise OptionError(
             f"backend 'fused' computes in float32 on the CPU, not in {stack.weights[0].dtype} on {x.device}.",
@@ -115,17 +107,7 @@ def _fused(
         )
     if not x.numel() and stack.rows is None:
         return _torch(stack, x, state, batch_sizes)
-    return _run_layers(_fused_layer_again if again else fused.layer, stack, x, state, batch_sizes)
-
-
-def _fused_layer_again(one: Pass, p: Parameters, x: Tensor, state: States) -> tuple[Tensor, States]:
-    """The fused `Layer`, which can be differentiated twice: the gradient's gradient is the reference's."""
-
-    def again(p: Parameters, x: Tensor, state: States) -> list[Tensor]:
-        output, last, _ = sequence_forward(one, p, x, state)
-        return [output, *last]
-
-    return fused.layer(one, p, x, state, again=again)
+    return _run_layers(fused.layers, stack, x, state, batch_sizes)
 
 
 def _torch(stack: Stack, x: Tensor, state: States, batch_sizes: Tensor | None) -> tuple[Tensor, States]:
@@ -146,34 +128,50 @@ def layer_by_layer(layer: Layer) -> Backend:
     On a CPU the dropout draws the same numbers from the same generator as torch's own kernel does.
     Under autocast everything is computed in the dtype of the parameters, and so is the output.
     """
-    return partial(_run_layers, layer)
+    return partial(_run_layers, _in_turn(layer))
+
+
+def _in_turn(layer: Layer) -> Layers:
+    def layers(
+        one: Pass, parameters: Sequence[Parameters], x: Tensor, state: States
+    ) -> tuple[Tensor, States]:
+        places, x, last = x.shape[:-1], x.flatten(0, -2), []
+        for k, p in enumerate(parameters):
+            x, ends = layer(one, p, x, tuple(s[k] for s in state))
+            last.append(ends)
+        return x.reshape(*places, x.shape[-1]), tuple(torch.stack(s) for s in zip(*last, strict=True))
+
+    return layers
 
 
 def _run_layers(
-    layer: Layer, stack: Stack, x: Tensor, state: States, batch_sizes: Tensor | None
+    layers: Layers, stack: Stack, x: Tensor, state: States, batch_sizes: Tensor | None
 ) -> tuple[Tensor, States]:
-    steps = x.shape[:-1] if stack.rows is None else stack.rows.shape
-    if not steps.numel() and not steps[0]:
+    """One call of `layers` for all of the stack, or for each layer and direction where something stands
+    between them."""
+    places = x.shape[:-1] if stack.rows is None else stack.rows.shape
+    if not places[0]:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")  # as torch.nn
-    sizes = [steps[1]] * steps[0] if batch_sizes is None else batch_sizes.tolist()
-    x = x.reshape(-1, x.shape[-1])  # [N, D], or the table
-    rows = None if stack.rows is None else stack.rows.reshape(-1)
+    sizes = [places[1]] * places[0] if batch_sizes is None else batch_sizes.tolist()
     if _autocasts(x):
         x, state = x.to(stack.weights[0].dtype), tuple(s.to(stack.weights[0].dtype) for s in state)
     directions, each = (2 if stack.bidirectional else 1), (4 if stack.bias else 2)
+    drops = stack.dropout > 0 and stack.training
+    p = [Parameters(*stack.weights[k : k + each]) for k in range(0, len(stack.weights), each)]
+    one = Pass(stack.cell, sizes, False, stack.rows)
+    if not drops and directions == 1:
+        return layers(one, p, x, state)
     last: list[States] = []
-    for level in range(stack.num_layers):
+    for level in range(0, len(p), directions):
+        x = dropout(x, stack.dropout, training=True) if drops and level else x
         outputs = []
-        for k in range(level * directions, (level + 1) * directions):
-            one = Pass(stack.cell, sizes, k % directions == 1, rows if level == 0 else None)
-            p = Parameters(*stack.weights[k * each : (k + 1) * each])
-            output, ends = layer(one, p, x, tuple(s[k] for s in state))
+        for k in range(level, level + directions):
+            here = one._replace(reverse=k > level, rows=None if level else one.rows)
+            output, ends = layers(here, p[k : k + 1], x, tuple(s[k : k + 1] for s in state))
             outputs.append(output)
             last.append(ends)
-        x = torch.cat(outputs, dim=1) if directions == 2 else outputs[0]  # [N, H · directions]
-        if stack.dropout and stack.training and level + 1 < stack.num_layers:
-            x = dropout(x, stack.dropout, training=True)
-    return x.reshape(*steps, x.shape[-1]), tuple(torch.stack(s) for s in zip(*last, strict=True))
+        x = torch.cat(outputs, dim=-1)  # [..., H · directions]
+    return x, tuple(torch.cat(s) for s in zip(*last, strict=True))
 
 
 def sequence_forward(
@@ -216,6 +214,10 @@ def sequence_backward(
             if total is not None and gradient is not None:
                 total += gradient
     return torch.cat(dinputs), dstate, Gradients(*dp)  # type: ignore[arg-type]  # only biases may be None
+
+
+_fused_and_again: Layers = partial(fused.layers, again=_in_turn(lambda *call: sequence_forward(*call)[:2]))
+"""The fused layers, which can be differentiated twice: the gradient's gradient is the reference's."""
 
 
 def _order(one: Pass) -> list[int]:

@@ -26,19 +26,14 @@ def lookup(tokens: Tensor, weight: Tensor) -> Tensor:
     return rows
 
 
-@torch.library.custom_op("elman::embedding_gradient", mutates_args=(), device_types="cpu")
-def _gradient(doutput: Tensor, tokens: Tensor, vocabulary_size: int) -> Tensor:
-    """doutput [N, E], tokens [N] → dweight [V, E]; the tokens are known to be in the vocabulary."""
-    dweight = native.memory((vocabulary_size, doutput.shape[1]))
-    addresses = [native.address(t) for t in (tokens, doutput, dweight)]
-    threads = torch.get_num_threads()
-    native.require().embedding_gradient(addresses, *doutput.shape, vocabulary_size, threads)
-    return dweight
+def _fake(doutput: Tensor, tokens: Tensor, vocabulary_size: int) -> Tensor:
+    return doutput.new_empty(vocabulary_size, doutput.shape[-1])
 
 
-@_gradient.register_fake
-def _(doutput: Tensor, tokens: Tensor, vocabulary_size: int) -> Tensor:
-    return doutput.new_empty(vocabulary_size, doutput.shape[1])
+_library: Any = torch.library.Library("elman", "FRAGMENT")  # type: ignore[no-untyped-call]
+_library.define("embedding_gradient(Tensor doutput, Tensor tokens, int vocabulary_size) -> Tensor")
+_library.impl("embedding_gradient", native.embedding_gradient, "CPU")
+torch.library.register_fake("elman::embedding_gradient", _fake)
 
 
 class _Lookup(torch.autograd.Function):
@@ -53,5 +48,4 @@ class _Lookup(torch.autograd.Function):
         (tokens,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True
             return None, torch.ops.aten.embedding_dense_backward(doutput, tokens, ctx.size, -1, False)
-        rows = doutput.reshape(-1, doutput.shape[-1]).contiguous()
-        return None, _gradient(rows, tokens.reshape(-1).contiguous(), ctx.size)
+        return None, torch.ops.elman.embedding_gradient(doutput, tokens, ctx.size)

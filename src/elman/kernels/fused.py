@@ -1,31 +1,48 @@
-"""The fused recurrence: one direction of one layer over a whole sequence, in compiled code.
+"""The fused recurrence: one direction of some layers over a whole sequence, in one call of compiled code.
 
 Equal to `backends.sequence_forward` and `sequence_backward` with the cells of `elman.cells`, in float32 on
 the CPU: any number of rows at each step, either direction, with or without biases. Under autocast the
 products are in bfloat16 where that is faster (`native.rounds_to_bf16`), and so is what is saved for
 backward; sums, gates and states are float32.
 
-T steps, B batch, N = sum of batch_sizes rows, U rows of x, D input size, H hidden size, G gates.
+T steps, B batch, N = sum of batch_sizes rows, L layers, D input size, H hidden size, G gates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from math import prod
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from elman.cells import Parameters
+from elman.cells.functions import Cell, States
 from elman.errors import OptionError
 from elman.kernels import native
 
 _CELLS = {"rnn_tanh": (0, 1), "rnn_relu": (1, 1), "lstm": (2, 4), "gru": (3, 3)}
 """name → (number in native/recurrence.hpp, gates)"""
 
-Again = Callable[[Parameters, Tensor, tuple[Tensor, ...]], Sequence[Tensor]]
-"""(parameters, x, state) → (output, *last state), differentiable any number of times."""
+MOST_DISTINCT = 0.75
+"""Where at most this share of the places of a looked up x read different rows, each row is multiplied by the
+first layer's weights once; else each place."""
+
+
+class Pass(NamedTuple):
+    """One direction over one sequence."""
+
+    cell: Cell
+    batch_sizes: list[int]  # rows at each step, never growing
+    reverse: bool  # from the last step to the first
+    rows: Tensor | None = None  # [...] int64: what place n reads is row rows[n] of x, a table [U, D]
+
+
+Layers = Callable[[Pass, Sequence[Parameters], Tensor, States], tuple[Tensor, States]]
+"""(pass, parameters of each layer, x [..., D], state (h, …) [L, B, H]) → (output [..., H], last state
+[L, B, H]): each layer reads what the one before it gives; differentiable."""
 
 
 def takes(weights: Sequence[Tensor], state: Sequence[Tensor], x: Tensor) -> bool:
@@ -33,167 +50,181 @@ def takes(weights: Sequence[Tensor], state: Sequence[Tensor], x: Tensor) -> bool
     if not native.takes(*weights):
         return False
     dtypes = (torch.float32, torch.bfloat16) if torch.is_autocast_enabled("cpu") else (torch.float32,)
-    return all(t.dtype in dtypes and t.device.type == "cpu" for t in (x, *state))
+    return all(t.dtype in dtypes and t.is_cpu for t in (x, *state))
 
 
-def layer(
-    one: tuple[str, list[int], bool] | tuple[str, list[int], bool, Tensor | None],
-    p: Parameters,
-    x: Tensor,
-    state: tuple[Tensor, ...],
-    *,
-    again: Again | None = None,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """(cell, batch_sizes, reverse, rows), x [U, D], state h (and c) [B, H] → output [N, H], last state.
+def layers(
+    one: Pass, parameters: Sequence[Parameters], x: Tensor, state: States, *, again: Layers | None = None
+) -> tuple[Tensor, States]:
+    """x [..., D] with N rows in all, or a table [U, D] and one.rows [...]; see `Layers`. N and T at least 1.
 
-    rows [N] int64: x is a table, of which place n reads row rows[n]; None or left out: its own, and U = N.
-    N and T at least 1. Differentiable; a second time (create_graph=True) by way of `again`, OptionError
-    without it. ValueError for tensors that do not fit together, IndexError for a row that x does not have.
+    Differentiable; a second time (create_graph=True) by way of `again`, OptionError without it. ValueError
+    for tensors that do not fit together, IndexError for a row that x does not have.
     """
-    cell, sizes, reverse, *rest = one
-    rows = rest[0] if rest else None
-    _check(cell, sizes, p, x if rows is None else _places(rows, x), state)
-    what = (native.require().instruction_set(), cell, sizes, reverse, native.rounds_to_bf16(), rows)
-    if again is not None and rows is not None:
-        of_places = again
-        again = lambda p, x, state: of_places(p, x[rows], state)  # noqa: E731
-    tensors = (x, *state, *p)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        output, *last = _Layer.apply(what, again, *tensors)  # type: ignore[no-untyped-call]
+    _check(one, parameters, x, state)
+    weights = [w for p in parameters for w in p if w is not None]
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *state, *weights)):
+        output, *last = _Layers.apply(one, again, len(state), x, *state, *weights)  # type: ignore[no-untyped-call]
     else:
-        weights = [w for w in p if w is not None]
-        output, *last, _ = torch.ops.elman.recurrence(*what, weights, x, list(state), False)
-    return output, tuple(last[: len(state)])
+        output, last, _ = torch.ops.elman.recurrence(*_what(one), weights, x, state, False)
+    return output, tuple(last)
 
 
-def _places(rows: Tensor, x: Tensor) -> Tensor:
-    """A tensor of the shape and dtype of x[rows], in no memory of its own."""
-    if rows.dim() != 1 or rows.dtype != torch.int64 or rows.device.type != "cpu" or not len(rows):
-        raise ValueError(f"rows is {rows.dtype} {tuple(rows.shape)}, not the rows of a table, int64 [N]")
-    if not 0 <= int(rows.min()) <= int(rows.max()) < len(x):
-        raise IndexError(f"a row is outside a table of {len(x)}")
-    return x[:1].expand(len(rows), -1)
-
-
-def _check(cell: str, sizes: list[int], p: Parameters, x: Tensor, state: tuple[Tensor, ...]) -> None:
-    """What the kernels take on trust."""
-    gates, (B, H), (N, D) = _CELLS[cell][1], state[0].shape, x.shape
-    rows = gates * H
-    shapes = [(rows, D), (rows, H)] + [None if b is None else (rows,) for b in (p.bias_ih, p.bias_hh)]
+def _check(one: Pass, parameters: Sequence[Parameters], x: Tensor, state: States) -> None:
+    """What the kernels take on trust; that the table has each row they see for themselves."""
+    cell, sizes, _, rows = one
+    if rows is not None and (x.dim() != 2 or rows.dtype != torch.int64 or not rows.is_cpu):
+        raise ValueError(
+            f"rows is {rows.dtype} {tuple(rows.shape)}, not the rows of a table, int64 on the CPU"
+        )
+    gates, (L, B, H), D = _CELLS[cell][1], state[0].shape, x.shape[-1]
+    bias = None if parameters[0].bias_ih is None else (gates * H,)
+    shapes: list[Any] = [((gates * H, H if k else D), (gates * H, H), bias, bias) for k in range(L)]
     fits = (
-        sum(sizes) == N
+        sum(sizes) == (prod(x.shape[:-1]) if rows is None else rows.numel())
         and sizes[0] == B
         and sizes[-1] >= 1
         and all(a >= b for a, b in pairwise(sizes))
         and len(state) == (2 if cell == "lstm" else 1)
-        and all(s.shape == (B, H) for s in state)
-        and [None if w is None else tuple(w.shape) for w in p] == shapes
-        and (p.bias_ih is None) == (p.bias_hh is None)
+        and all(s.shape == (L, B, H) for s in state)
+        and [tuple(None if w is None else w.shape for w in p) for p in parameters] == shapes
     )
-    if not (fits and native.takes(x, *state, *p)):
+    if not (fits and native.takes(x, *state, *(w for p in parameters for w in p))):
         raise ValueError(
             f"{cell} with x {tuple(x.shape)}, state {[tuple(s.shape) for s in state]}, "
-            f"weights {[None if w is None else tuple(w.shape) for w in p]}: shapes or dtypes do not fit"
+            f"weights {[None if w is None else tuple(w.shape) for p in parameters for w in p]}: "
+            "shapes or dtypes do not fit"
         )
+
+
+def _what(one: Pass) -> tuple[Any, ...]:
+    cell, sizes, reverse, rows = one
+    return native.require().instruction_set(), cell, sizes, reverse, native.rounds_to_bf16(), rows
 
 
 _library: Any = torch.library.Library("elman", "FRAGMENT")  # type: ignore[no-untyped-call]
 _PASS = "str instruction_set, str cell, int[] sizes, bool reverse, bool bf16, Tensor? rows, "
 _PASS += "Tensor[] weights, Tensor x, "
 _library.define(
-    f"recurrence({_PASS} Tensor[] state, bool keep) -> (Tensor output, Tensor h, Tensor c, Tensor saved)"
+    f"recurrence({_PASS} Tensor[] state, bool keep) -> (Tensor output, Tensor[] last, Tensor[] saved)"
 )
-_library.define(f"recurrence_backward({_PASS} Tensor saved, Tensor?[] gradients, bool[] wanted) -> Tensor[]")
+_library.define(
+    f"recurrence_backward({_PASS} Tensor[] saved, Tensor?[] gradients, bool[] wanted) -> Tensor[]"
+)
 
 
 def _forward(
     instruction_set: str, cell: str, sizes: list[int], reverse: bool, bf16: bool, *rest: Any
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Output, last h, last c (empty without), what backward needs (empty without `keep`)."""
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Output, last h (and c), and with `keep` what backward needs: what stands between the layers, what
+    each of them saved, and what was looked up."""
     rows, weights, x, state, keep = rest
     weights, state, x = [w.contiguous() for w in weights], [s.contiguous() for s in state], x.contiguous()
-    module, (number, _) = native.require(), _CELLS[cell]
-    (U, D), (B, H) = x.shape, state[0].shape
-    rows = None if rows is None else rows.contiguous()
-    output, h = x.new_empty(sum(sizes), H), x.new_empty(B, H)
-    c = x.new_empty(B if len(state) == 2 else 0, H)
-    floats = module.recurrence_saved_floats(instruction_set, number, sizes, (D, H, U), bf16) if keep else 0
-    saved = native.memory((floats,))
-    last_c = c if len(state) == 2 else None
-    tensors = (*_four(weights), x, *_two(state), output, h, last_c, saved if keep else None, rows)
-    addresses = [native.address(t) for t in tensors]
-    threads = torch.get_num_threads()
-    module.recurrence_forward(instruction_set, number, sizes, (D, H, U), reverse, addresses, threads, bf16)
-    return output, h, c, saved
+    module, (L, _, H) = native.require(), state[0].shape
+    one = module.Pass(_CELLS[cell][0], sizes, reverse, bf16, torch.get_num_threads())
+    count = L - 1 if keep else min(L - 1, 2)
+    made = [x.new_empty(sum(sizes), H) for _ in range(count)]
+    between = [made[k % count] for k in range(L - 1)]  # the layers: each writes one, the next reads it
+    output = x.new_empty(*(x.shape[:-1] if rows is None else rows.shape), H)
+    last = [torch.empty_like(s) for s in state]
+    looked_up = [] if rows is None else _look_up(x, rows)
+    x, _, rows = looked_up or (x, None, None)
+    calls, saved = [], []
+    for k, (reads, writes) in enumerate(zip([x, *between], [*between, output], strict=True)):
+        shape = (reads.shape[-1], H, prod(reads.shape[:-1]))
+        if keep:
+            saved.append(native.memory((module.recurrence_saved_floats(instruction_set, one, shape),)))
+        addresses = [*_weights(weights, k, L), native.address(reads), *_two(state, k), native.address(writes)]
+        addresses += [*_two(last, k), native.address(saved[k] if keep else None)]
+        calls.append((shape, [*addresses, native.address(rows if k == 0 else None)]))
+    module.recurrence_forward(instruction_set, one, calls)
+    return output, last, [*between, *saved, *looked_up] if keep else []
+
+
+def _look_up(table: Tensor, rows: Tensor) -> list[Tensor]:
+    """x [U, D], which rows of the table these are [U], and which of them each place reads (empty: its own).
+
+    A row is there once, and so multiplied once, however many places read it.
+    """
+    tokens, places = native.distinct(rows, len(table))
+    if len(tokens) > MOST_DISTINCT * rows.numel():
+        tokens, places = rows.flatten().clone(), rows.new_empty(0)  # the address of which is 0
+    return [native.gather(tokens, table), tokens, places]
 
 
 def _backward(
     instruction_set: str, cell: str, sizes: list[int], reverse: bool, bf16: bool, *rest: Any
 ) -> list[Tensor]:
-    """d x, h, c, weight_ih, weight_hh, bias_ih, bias_hh; empty where not wanted."""
-    rows, weights, x, saved, gradients, wanted = rest
-    weights, x = [w.contiguous() for w in weights], x.contiguous()
-    gradients = [None if g is None else g.contiguous() for g in gradients]
-    module, (number, gates) = native.require(), _CELLS[cell]
-    (U, D), H = x.shape, weights[1].shape[1]
-    rows = None if rows is None else rows.contiguous()
-    shapes = (
-        (U, D),
-        (sizes[0], H),
-        (sizes[0], H),
-        *((gates * H, n) for n in (D, H)),
-        *((gates * H,),) * 2,
-    )
+    """d x, h (and c), weights; empty where not wanted. gradients: of output, last h (and c)."""
+    rows, weights, table, saved, gradients, wanted = rest
+    weights = [w.contiguous() for w in weights]
+    *saved, x, tokens, places = [*saved, table.contiguous(), None, None] if rows is None else saved
+    doutput, *dlast = [None if g is None else g.contiguous() for g in gradients]
+    module, L, H = native.require(), (len(saved) + 1) // 2, weights[1].shape[1]
+    one = module.Pass(_CELLS[cell][0], sizes, reverse, bf16, torch.get_num_threads())
+    shapes = [x.shape, *[(L, sizes[0], H)] * len(dlast), *(w.shape for w in weights)]
     results = [native.memory(shape if want else (0,)) for shape, want in zip(shapes, wanted, strict=True)]
-    given = [r if want else None for r, want in zip(results, wanted, strict=True)]
-    addresses = [native.address(t) for t in (*_four(weights), x, saved, *gradients, *given, rows)]
-    threads = torch.get_num_threads()
-    module.recurrence_backward(instruction_set, number, sizes, (D, H, U), reverse, addresses, threads, bf16)
+    dx, *given = [r if want else None for r, want in zip(results, wanted, strict=True)]
+    dstate, dweights = given[: len(dlast)], given[len(dlast) :]
+    # below this layer nothing is wanted
+    first = next((n for n, d in enumerate(dweights) if d is not None), 0)
+    lowest = 0 if any(wanted[: 1 + len(dlast)]) else first * L // len(weights)
+    made = [native.memory((sum(sizes), H)) for _ in range(min(L - 1 - lowest, 2))]
+    above, calls = doutput, []
+    for k in reversed(range(lowest, L)):
+        reads = saved[k - 1] if k else x
+        below = dx if k == 0 else made[k % len(made)] if k > lowest else None
+        shape = (reads.shape[-1], H, prod(reads.shape[:-1]))
+        addresses = [*_weights(weights, k, L), *map(native.address, (reads, saved[L - 1 + k], above))]
+        addresses += [*_two(dlast, k), native.address(below), *_two(dstate, k), *_weights(dweights, k, L)]
+        calls.append((shape, [*addresses, native.address(places if k == 0 else None)]))
+        above = below
+    module.recurrence_backward(instruction_set, one, calls)
+    if tokens is not None and wanted[0]:
+        results[0] = native.embedding_gradient(results[0], tokens, len(table))
     return results
 
 
-def _four(weights: list[Tensor]) -> list[Tensor | None]:
-    return [*weights, *[None] * (4 - len(weights))]
+def _weights(weights: Sequence[Tensor | None], k: int, L: int) -> list[int]:
+    """The addresses of layer k's four; 0 for what is not there."""
+    each = len(weights) // L
+    found = [native.address(w) for w in weights[k * each : (k + 1) * each]]
+    return found + [0] * (4 - each)
 
 
-def _two(state: list[Tensor]) -> list[Tensor | None]:
-    return [*state, *[None] * (2 - len(state))]
+def _two(state: Sequence[Tensor | None], k: int) -> list[int]:
+    """The addresses of layer k's h and c in tensors [L, B, H]; 0 for what is not there."""
+    found = [0 if s is None else native.address(s) + k * (s.nbytes // len(s)) for s in state]
+    return found + [0] * (2 - len(state))
 
 
 _library.impl("recurrence", _forward, "CPU")
 _library.impl("recurrence_backward", _backward, "CPU")
 
 
-class _Layer(torch.autograd.Function):
+class _Layers(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, what: tuple[Any, ...], again: Again | None, x: Tensor, *rest: Tensor | None) -> Any:
-        states = len(rest) - 4
-        weights = [w for w in rest[states:] if w is not None]
-        output, h, c, saved = torch.ops.elman.recurrence(*what, weights, x, list(rest[:states]), True)
-        ctx.what, ctx.again, ctx.states = what, again, states
+    def forward(ctx: Any, one: Pass, again: Layers | None, states: int, *tensors: Tensor) -> Any:
+        x, state, weights = tensors[0], tensors[1 : 1 + states], tensors[1 + states :]
+        ctx.one, ctx.again, ctx.states, ctx.what = one, again, states, _what(one)
+        output, last, saved = torch.ops.elman.recurrence(*ctx.what, weights, x, state, True)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, *rest, saved)
-        return (output, h, c)[: 1 + states]
+        ctx.save_for_backward(*tensors, *saved)
+        return output, *last
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        x, *rest, saved = ctx.saved_tensors
-        need = ctx.needs_input_grad[2:]
+        need = ctx.needs_input_grad[3:]
+        tensors, saved = ctx.saved_tensors[: len(need)], ctx.saved_tensors[len(need) :]
         if torch.is_grad_enabled():
-            return None, None, *_differentiably(ctx, x, rest, need, gradients)
-        wanted = [need[0], need[1], need[2] if ctx.states == 2 else False, *need[1 + ctx.states :]]
-        weights = [w for w in rest[ctx.states :] if w is not None]
-        results = torch.ops.elman.recurrence_backward(*ctx.what, weights, x, saved, _three(gradients), wanted)
-        found = [r if want else None for r, want in zip(results, wanted, strict=True)]
-        return None, None, found[0], *found[1 : 1 + ctx.states], *found[3:]
-
-
-def _three(gradients: tuple[Tensor | None, ...]) -> list[Tensor | None]:
-    return [*gradients, *[None] * (3 - len(gradients))]
+            return None, None, None, *_differentiably(ctx, tensors, need, gradients)
+        x, weights = tensors[0], tensors[1 + ctx.states :]
+        results = torch.ops.elman.recurrence_backward(*ctx.what, weights, x, saved, gradients, need)
+        return None, None, None, *(r if want else None for r, want in zip(results, need, strict=True))
 
 
 def _differentiably(
-    ctx: Any, x: Tensor, rest: list[Tensor], need: tuple[bool, ...], gradients: tuple[Tensor | None, ...]
+    ctx: Any, tensors: tuple[Tensor, ...], need: tuple[bool, ...], gradients: tuple[Tensor | None, ...]
 ) -> list[Tensor | None]:
     """The gradients as functions of everything: create_graph=True asks for the gradient of a gradient."""
     if ctx.again is None:
@@ -202,10 +233,13 @@ def _differentiably(
             reason="create_graph=True asks for a gradient of the gradient; the backward step is by hand.",
             remedy="use backend='auto' or 'torch'.",
         )
-    inputs = [x, *rest]
-    outputs = ctx.again(Parameters(*rest[ctx.states :]), x, tuple(rest[: ctx.states]))
-    pairs = [(o, g) for o, g in zip(outputs, gradients, strict=True) if g is not None]
-    asked = [t for t, wanted in zip(inputs, need, strict=True) if wanted]
+    x, state, weights = tensors[0], tensors[1 : 1 + ctx.states], tensors[1 + ctx.states :]
+    each = len(weights) // len(state[0])
+    parameters = [Parameters(*weights[k : k + each]) for k in range(0, len(weights), each)]
+    written_out = x if ctx.one.rows is None else x[ctx.one.rows]
+    output, last = ctx.again(ctx.one._replace(rows=None), parameters, written_out, state)
+    pairs = [(o, g) for o, g in zip((output, *last), gradients, strict=True) if g is not None]
+    asked = [t for t, wanted in zip(tensors, need, strict=True) if wanted]
     found = iter(
         torch.autograd.grad(
             [o for o, _ in pairs], asked, [g for _, g in pairs], create_graph=True, allow_unused=True

@@ -88,9 +88,7 @@ def instruction_set(name: str) -> Iterator[None]:
 
 def takes(*tensors: Tensor | None) -> bool:
     """Whether the kernels are there and can compute on these: float32 on the CPU."""
-    return _module is not None and all(
-        t is None or (t.dtype == torch.float32 and t.device.type == "cpu") for t in tensors
-    )
+    return _module is not None and all(t is None or (t.dtype == torch.float32 and t.is_cpu) for t in tensors)
 
 
 def rounds_to_bf16() -> bool:
@@ -108,14 +106,43 @@ def memory(shape: Sequence[int]) -> Tensor:
     count = math.prod(shape)
     if _module is None or count < _LARGE:
         return torch.empty(tuple(shape), dtype=torch.float32)
-    taken: Tensor = _module.memory(count)
-    return taken.view(tuple(shape))
+    taken: Tensor = _module.memory(shape)
+    return taken
 
 
 def sum_of_squares(tensors: Sequence[Tensor]) -> float:
     """Over all entries of contiguous float32 tensors on the CPU; the same for any number of threads."""
     arrays = [(tensor.data_ptr(), tensor.numel()) for tensor in tensors]
     return float(require().sum_of_squares(arrays, torch.get_num_threads()))
+
+
+def distinct(ids: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """ids [...] int64 on the CPU → (tokens [U], rows [...]): the distinct ids, rising; tokens[rows] = ids.
+
+    As torch.unique with return_inverse, which sorts. IndexError for an id outside 0..size-1.
+    """
+    ids, tokens = ids.contiguous(), ids.new_empty(ids.numel())
+    rows = torch.empty_like(ids)
+    addresses = [address(t) for t in (ids, tokens, rows)]
+    return tokens[: require().distinct(addresses, ids.numel(), size)], rows
+
+
+def gather(tokens: Tensor, weight: Tensor) -> Tensor:
+    """tokens [U], known to be rows of weight [V, E] → these rows [U, E]; contiguous, not differentiable."""
+    x = memory((len(tokens), weight.shape[1]))
+    require().gather([address(t) for t in (tokens, weight, x)], *x.shape, torch.get_num_threads())
+    return x
+
+
+def embedding_gradient(doutput: Tensor, tokens: Tensor, vocabulary_size: int) -> Tensor:
+    """doutput [..., E], tokens [...] → dweight [V, E]; the tokens are known to be in the vocabulary."""
+    doutput, tokens = doutput.contiguous(), tokens.contiguous()
+    dweight = memory((vocabulary_size, doutput.shape[-1]))
+    addresses = [address(t) for t in (tokens, doutput, dweight)]
+    require().embedding_gradient(
+        addresses, tokens.numel(), dweight.shape[1], vocabulary_size, torch.get_num_threads()
+    )
+    return dweight
 
 
 def address(tensor: Tensor | None) -> int:

@@ -6,7 +6,7 @@ The gradients are made in the forward pass, while the probabilities are at hand,
 will come from above. `expect_gradient` announces it; what really comes is always what counts: where it
 differs, the results are scaled (one common factor) or made anew.
 
-N rows, H hidden size, V vocabulary size.
+N rows (of any shape: [T, B] as well), H hidden size, V vocabulary size.
 """
 
 from __future__ import annotations
@@ -46,97 +46,74 @@ def expected_rows(rows: Tensor) -> Tensor | float:
 
 
 def linear_nats(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
-    """hidden [N, H], weight [V, H], bias [V] or None, targets [N] int64 → nats [N]; differentiable once.
+    """hidden [..., H], weight [V, H], bias [V] or None, targets [...] int64 → nats [...].
 
-    All float32 on the CPU, but hidden may be bfloat16 (autocast). IndexError for a target outside 0..V-1.
+    All float32 on the CPU, but hidden may be bfloat16 (autocast). Differentiable once. ValueError for shapes
+    that do not fit together, IndexError for a target outside 0..V-1.
     """
-    hidden, weight, targets = hidden.float().contiguous(), weight.contiguous(), targets.contiguous()
-    bias = None if bias is None else bias.contiguous()
-    if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < len(weight):
-        raise IndexError(f"a target is outside the vocabulary of {len(weight)} tokens")
-    bf16 = native.rounds_to_bf16()
-    tensors = (hidden, weight, bias)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        expected = _expected.get()
-        with torch.no_grad():
-            gradient = torch.as_tensor(expected, dtype=torch.float32).expand(len(targets)).contiguous()
-        nats: Tensor = _LinearNats.apply(hidden, weight, bias, targets, gradient, bf16)  # type: ignore[no-untyped-call]
+    if hidden.shape != (*targets.shape, weight.shape[1]):
+        shapes = [tuple(t.shape) for t in (hidden, weight, targets)]
+        raise ValueError("hidden {}, weight {} and targets {} do not fit together".format(*shapes))
+    hidden, bf16 = hidden.float(), native.rounds_to_bf16()
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, weight, bias)):
+        nats: Tensor = _LinearNats.apply(hidden, weight, bias, targets, _expected.get(), bf16)  # type: ignore[no-untyped-call]
         return nats
-    alone: Tensor = _nats(hidden, weight, bias, targets, bf16)
+    alone: Tensor = torch.ops.elman.output_nats(hidden, weight, bias, targets, None, [], bf16)[0]
     return alone
 
 
-@torch.library.custom_op("elman::output_nats", mutates_args=(), device_types="cpu")
-def _nats(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, bf16: bool) -> Tensor:
-    nats = hidden.new_empty(len(targets))
-    _call((hidden, weight, bias, targets), nats, None, (None, None, None), bf16)
-    return nats
+_library: Any = torch.library.Library("elman", "FRAGMENT")  # type: ignore[no-untyped-call]
+_library.define(
+    "output_nats(Tensor hidden, Tensor weight, Tensor? bias, Tensor targets, Tensor? gradient, "
+    "bool[] wanted, bool bf16) -> (Tensor, Tensor[])"
+)
 
 
-@_nats.register_fake
-def _(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, bf16: bool) -> Tensor:
-    return hidden.new_empty(targets.shape)
-
-
-@torch.library.custom_op("elman::output_nats_and_gradients", mutates_args=(), device_types="cpu")
-def _nats_and_gradients(
+def _nats(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     targets: Tensor,
-    gradient: Tensor,
-    wanted: list[bool],
-    bf16: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """nats [N] and the gradients wanted of hidden, weight, bias; empty tensors for the others."""
-    nats = hidden.new_empty(len(targets))
-    results = _allocate(hidden, weight, wanted, native.memory)
-    given = [result if want else None for result, want in zip(results, wanted, strict=True)]
-    _call((hidden, weight, bias, targets), nats, gradient, (given[0], given[1], given[2]), bf16)
-    return nats, *results
-
-
-@_nats_and_gradients.register_fake
-def _(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    targets: Tensor,
-    gradient: Tensor,
-    wanted: list[bool],
-    bf16: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return hidden.new_empty(targets.shape), *_allocate(hidden, weight, wanted, hidden.new_empty)
-
-
-def _allocate(
-    hidden: Tensor, weight: Tensor, wanted: list[bool], empty: Callable[[Sequence[int]], Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    shapes = (hidden.shape, weight.shape, weight.shape[:1])
-    made = [empty(shape if want else (0,)) for shape, want in zip(shapes, wanted, strict=True)]
-    return made[0], made[1], made[2]
-
-
-def _call(
-    inputs: tuple[Tensor, Tensor, Tensor | None, Tensor],
-    nats: Tensor,
     gradient: Tensor | None,
-    results: tuple[Tensor | None, Tensor | None, Tensor | None],
+    wanted: list[bool],
     bf16: bool,
-) -> None:
-    hidden, weight, bias, targets = inputs
-    if not len(targets):
-        for result in results:
-            if result is not None:
-                result.zero_()
-        return
-    native.require().output_nats(
-        *hidden.shape,
-        len(weight),
-        *(native.address(t) for t in (hidden, weight, bias, targets, nats, gradient, *results)),
-        torch.get_num_threads(),
-        bf16,
-    )
+) -> tuple[Tensor, list[Tensor]]:
+    """nats; given their gradient, those wanted of hidden, weight, bias, and empty ones for the others."""
+    inputs = [None if t is None else t.contiguous() for t in (hidden, weight, bias, targets)]
+    nats, results = hidden.new_empty(targets.shape), _results(hidden, weight, wanted, native.memory)
+    given = [result if want else None for result, want in zip(results, wanted, strict=True)]
+    if not targets.numel():
+        return nats, [result.zero_() for result in results]
+    tensors = (*inputs, nats, gradient, *(given or [None] * 3))
+    addresses = [native.address(t) for t in tensors]
+    V, H = weight.shape
+    native.require().output_nats(targets.numel(), H, V, *addresses, torch.get_num_threads(), bf16)
+    return nats, results
+
+
+def _results(
+    hidden: Tensor, weight: Tensor, wanted: list[bool], empty: Callable[[Sequence[int]], Tensor]
+) -> list[Tensor]:
+    shapes = (hidden.shape, weight.shape, weight.shape[:1])
+    return [empty(shape if want else (0,)) for shape, want in zip(shapes, wanted, strict=False)]
+
+
+_library.impl("output_nats", _nats, "CPU")
+
+
+def _fake(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    gradient: Tensor | None,
+    wanted: list[bool],
+    bf16: bool,
+) -> tuple[Tensor, list[Tensor]]:
+    return hidden.new_empty(targets.shape), _results(hidden, weight, wanted, hidden.new_empty)
+
+
+torch.library.register_fake("elman::output_nats", _fake)
 
 
 class _LinearNats(torch.autograd.Function):
@@ -147,12 +124,17 @@ class _LinearNats(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         targets: Tensor,
-        gradient: Tensor,
+        expected: Tensor | float,
         bf16: bool,
     ) -> Any:
+        if isinstance(expected, Tensor):
+            gradient = expected.float().reshape(targets.shape).contiguous()
+        else:
+            gradient = torch.full(targets.shape, expected, dtype=torch.float32)
+        inputs = (hidden, weight, bias, targets)
         ctx.wanted, ctx.bf16 = list(ctx.needs_input_grad[:3]), bf16
-        nats, *ctx.results = _nats_and_gradients(hidden, weight, bias, targets, gradient, ctx.wanted, bf16)
-        ctx.save_for_backward(hidden, weight, bias, targets, gradient)
+        nats, ctx.results = torch.ops.elman.output_nats(*inputs, gradient, ctx.wanted, bf16)
+        ctx.save_for_backward(*inputs, gradient)
         return nats
 
     @staticmethod
@@ -165,12 +147,10 @@ class _LinearNats(torch.autograd.Function):
             )
         # taken, not kept: the parameter's .grad can be this very memory. A second backward makes them anew.
         results, ctx.results = ctx.results, None
-        hidden, weight, bias, targets, gradient = ctx.saved_tensors
+        *inputs, gradient = ctx.saved_tensors
         factor = None if results is None else _common_factor(dnats, gradient)
         if factor is None:
-            _, *results = _nats_and_gradients(
-                hidden, weight, bias, targets, dnats.contiguous(), ctx.wanted, ctx.bf16
-            )
+            _, results = torch.ops.elman.output_nats(*inputs, dnats.contiguous(), ctx.wanted, ctx.bf16)
         elif factor != 1.0:
             for result in results:
                 result.mul_(factor)
@@ -178,9 +158,9 @@ class _LinearNats(torch.autograd.Function):
 
 
 def _common_factor(dnats: Tensor, gradient: Tensor) -> float | None:
-    """c with dnats = c · gradient, or None; both [N]."""
-    if not len(dnats) or torch.equal(dnats, gradient):
+    """c with dnats = c · gradient, or None."""
+    if not dnats.numel() or torch.equal(dnats, gradient):
         return 1.0
-    first, other = dnats[0], gradient[0]
+    first, other = dnats.flatten()[0], gradient.flatten()[0]
     uniform = bool((dnats == first).all()) and bool((gradient == other).all())
     return float(first / other) if uniform and float(other) != 0.0 else None

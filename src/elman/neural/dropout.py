@@ -21,7 +21,9 @@ class Dropout(nn.Dropout):
 
     def forward(self, input: Tensor) -> Tensor:
         """x [...] → y [...], of its dtype."""
-        if not self.training or not 0.0 < self.p < 1.0 or self.inplace or input.device.type != "cpu":
+        if not self.training or not self.p:
+            return input
+        if self.p == 1.0 or self.inplace or input.device.type != "cpu":
             return super().forward(input)
         dropped = min(max(round(self.p * _LEVELS), 1), _LEVELS - 1)
         count = input.numel()

@@ -58,7 +58,7 @@ class SoftmaxOutput(nn.Module):
         return F.log_softmax(self._logits(hidden), dim=-1)
 
     def token_nats(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """hidden [N, H], targets [N] int64 → -log P(target) [N]."""
+        """hidden [..., H], targets [...] int64 → -log P(target) [...]."""
         if fuses(self.backend, hidden, self.weight, self.bias):
             return linear_nats(hidden, self.weight, self.bias, targets)
         return _in_blocks(self._token_nats, hidden, targets, width=len(self.bias))
@@ -107,9 +107,9 @@ class AdaptiveOutput(nn.Module):
         return logs
 
     def token_nats(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """hidden [N, H], targets [N] int64 → -log P(target) [N]."""
+        """hidden [..., H], targets [...] int64 → -log P(target) [...]."""
         if fuses(self.backend, hidden, self.layer.head.weight):
-            return self._fused_nats(hidden.float(), targets)
+            return self._fused_nats(hidden.float().flatten(0, -2), targets.flatten()).view(targets.shape)
         return _in_blocks(self._token_nats, hidden, targets, width=self.layer.n_classes)
 
     def _fused_nats(self, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -208,11 +208,12 @@ def output_shapes(
 def _in_blocks(
     nats: Callable[[Tensor, Tensor], Tensor], hidden: Tensor, targets: Tensor, *, width: int
 ) -> Tensor:
+    every, flat = hidden.flatten(0, -2), targets.flatten()
     rows = max(1, BLOCK_ELEMENTS // width)
-    if torch.is_grad_enabled() or len(targets) <= rows:
-        return nats(hidden, targets)
-    blocks = zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
-    return torch.cat([nats(block, block_targets) for block, block_targets in blocks])
+    if torch.is_grad_enabled() or len(flat) <= rows:
+        return nats(every, flat).view(targets.shape)
+    blocks = zip(torch.split(every, rows), torch.split(flat, rows), strict=True)
+    return torch.cat([nats(block, block_targets) for block, block_targets in blocks]).view(targets.shape)
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:

@@ -44,9 +44,8 @@ _streams: WeakKeyDictionary[RecurrentModel, tuple[tuple[int, ...], Stream]] = We
 LONG, FEW_STREAMS = 1024, 2
 """A text of so many steps in so few rows is worth packing the weights for: what limits it is reading them."""
 
-FEW_PLACES, MOST_DISTINCT = 64, 0.75
-"""From so many places on, and where at most this share of their tokens is distinct, each token is multiplied
-by the first layer's weights once."""
+FEW_PLACES = 64
+"""From so many places on the recurrence itself looks its input up, each token once."""
 
 MOST_STREAMS = 16
 """Rows up to which `advance` takes the streaming step; with more, torch's matrix products are the faster."""
@@ -163,8 +162,7 @@ class RecurrentModel(NeuralModel):
             assert source is not None
             return Stream(source).token_nats(ids, state)
         hidden, state = self._hidden(ids[:-1], state)
-        nats = self.output.token_nats(hidden.flatten(0, 1), targets.flatten())
-        return nats.view(targets.shape), state
+        return self.output.token_nats(hidden, targets), state
 
     def read(self, ids: Tensor, state: State) -> State:
         """ids [T, B] int64 → state after ids[T-1]; without the output layer, so nothing is predicted."""
@@ -223,14 +221,12 @@ class RecurrentModel(NeuralModel):
         )
 
     def _embedded(self, ids: Tensor) -> Tensor | Lookup:
-        """ids [T, B] → what the recurrence reads: [T, B, E], or each token's row once and where it stands."""
+        """ids [T, B] → what the recurrence reads: [T, B, E], or the embedding and where to look."""
         options = self.config
         differ = self.training and options.dropout > 0  # then each place of a token has another mask
         fused = options.backend in ("auto", "fused") and native.takes(self.embedding.weight)
         if fused and not differ and ids.numel() >= FEW_PLACES:
-            tokens, rows = torch.unique(ids, return_inverse=True)
-            if len(tokens) <= MOST_DISTINCT * ids.numel():
-                return Lookup(self.embedding(tokens), rows)
+            return Lookup(self.embedding.weight, ids)
         return self.dropout(self.embedding(ids))  # type: ignore[no-any-return]
 
     @classmethod

@@ -47,15 +47,17 @@ def window_loss(
     ids = window.ids.to(device, non_blocking=True)
     bf16 = config.precision == "bf16"
     scale = float(batch if config.loss == "sum" else window.events)
-    share = torch.ones(window.length, batch, device=device)  # of every position in the loss, times scale
-    if window.weights is not None:
-        share = share * window.weights.to(device)
     begin = window.length - window.scored
-    share[:begin] = 0.0
-    expected = share / scale
+    share = None  # of each position in the loss, times scale; None: all of one
+    if window.weights is not None or begin:
+        share = torch.ones(window.length, batch, device=device)
+        if window.weights is not None:
+            share = share * window.weights.to(device)
+        share[:begin] = 0.0
 
     def token_nats(first: int, last: int, state: State) -> tuple[Tensor, State]:
-        with expect_gradient(expected[first:last].flatten()):
+        expected = 1 / scale if share is None else (share[first:last] / scale).flatten()
+        with expect_gradient(expected):
             return model.token_nats(ids[first : last + 1], state)
 
     with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
@@ -66,7 +68,8 @@ def window_loss(
             first, after = token_nats(0, window.advance, state)
             rest, _ = token_nats(window.advance, window.length, after)
             nats = torch.cat([first, rest])
-    return (nats[begin:] * share[begin:]).sum() / scale, scale, detach(after)
+    counted = nats if share is None else nats[begin:] * share[begin:]
+    return counted.sum() / scale, scale, detach(after)
 
 
 def clip_gradients(parameters: list[nn.Parameter], config: TrainConfig) -> tuple[float, float]:
