@@ -185,7 +185,7 @@ def _outcome(model: nn.Module, state: State) -> dict[str, Tensor]:
     for name, parameter in model.named_parameters():
         found[name] = parameter.detach().clone()
         if parameter.grad is not None:
-            found[f"d{name}"] = parameter.grad.detach().clone()
+            found[f"d{name}"] = parameter.grad.detach().to_dense().clone()
     return found
 
 

@@ -98,10 +98,20 @@ def _require_positive(name: str, value: float) -> None:
 
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
-    """Each gradient once: a tied weight must not be counted or scaled twice."""
+    """Each gradient once: a tied weight must not be counted or scaled twice. Of a sparse one its values."""
     several = [parameters] if isinstance(parameters, Tensor) else parameters
-    found = {id(p): gradient for p in several if (gradient := p.grad) is not None and gradient.numel()}
+    found = {id(p): _values(p) for p in several if p.grad is not None and p.grad.numel()}
     return [gradient.detach() if gradient.requires_grad else gradient for gradient in found.values()]
+
+
+def _values(parameter: Tensor) -> Tensor:
+    gradient = parameter.grad
+    assert gradient is not None
+    if not gradient.is_sparse:
+        return gradient
+    if not gradient.is_coalesced():  # a row may stand there twice
+        parameter.grad = gradient = gradient.coalesce()
+    return gradient.values()
 
 
 def _global_norm(gradients: list[Tensor]) -> float:

@@ -3,18 +3,51 @@
     forward: x[n] = W[tokens[n]]        so: dW[v] = Σ_{n: tokens[n] = v} dx[n]
 
 What it saves beside torch's own is fresh memory: the gradient is as large as the table and nearly all zeros.
+Within `sparse_gradients` those zeros are not even there, as with torch.nn.Embedding(sparse=True).
 
-N tokens, V vocabulary size, E embedding size.
+N tokens, U of them distinct, V vocabulary size, E embedding size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from elman.kernels import native
+
+_sparse: ContextVar[bool] = ContextVar("sparse", default=False)
+
+
+@contextmanager
+def sparse_gradients(wanted: bool = True) -> Iterator[None]:
+    """Look-ups inside have a sparse gradient: a COO tensor of the rows that were read.
+
+    For updates that leave a row without a gradient as it is: SGD without momentum and weight decay.
+    """
+    token = _sparse.set(wanted)
+    try:
+        yield
+    finally:
+        _sparse.reset(token)
+
+
+def are_sparse() -> bool:
+    """Whether `sparse_gradients` are wanted here."""
+    return _sparse.get()
+
+
+def of_rows(drows: Tensor, tokens: Tensor, size: int, *, distinct: bool) -> Tensor:
+    """drows [..., E], tokens [...] → the sparse dweight [V, E]; tokens `distinct` and rising, or any."""
+    if not distinct:
+        tokens, places = native.distinct(tokens, size)
+        drows = torch.ops.elman.embedding_gradient(drows, places, len(tokens))
+    shape = (size, drows.shape[-1])
+    return torch.sparse_coo_tensor(tokens[None], drows, shape, is_coalesced=True, check_invariants=False)
 
 
 def lookup(tokens: Tensor, weight: Tensor) -> Tensor:
@@ -40,7 +73,7 @@ class _Lookup(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(tokens)
-        ctx.size = len(weight)
+        ctx.size, ctx.sparse = len(weight), are_sparse()
         return torch.nn.functional.embedding(tokens, weight)
 
     @staticmethod
@@ -48,4 +81,6 @@ class _Lookup(torch.autograd.Function):
         (tokens,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True
             return None, torch.ops.aten.embedding_dense_backward(doutput, tokens, ctx.size, -1, False)
+        if ctx.sparse:
+            return None, of_rows(doutput, tokens, ctx.size, distinct=False)
         return None, torch.ops.elman.embedding_gradient(doutput, tokens, ctx.size)

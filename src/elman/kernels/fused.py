@@ -21,7 +21,7 @@ from torch import Tensor
 from elman.cells import Parameters
 from elman.cells.functions import Cell, States
 from elman.errors import OptionError
-from elman.kernels import native
+from elman.kernels import embedding, native
 
 _CELLS = {"rnn_tanh": (0, 1), "rnn_relu": (1, 1), "lstm": (2, 4), "gru": (3, 3)}
 """name → (number in native/recurrence.hpp, gates)"""
@@ -109,7 +109,8 @@ _library.define(
     f"recurrence({_PASS} Tensor[] state, bool keep) -> (Tensor output, Tensor[] last, Tensor[] saved)"
 )
 _library.define(
-    f"recurrence_backward({_PASS} Tensor[] saved, Tensor?[] gradients, bool[] wanted) -> Tensor[]"
+    f"recurrence_backward({_PASS} Tensor[] saved, Tensor?[] gradients, bool[] wanted, bool sparse)"
+    " -> Tensor[]"
 )
 
 
@@ -155,8 +156,11 @@ def _look_up(table: Tensor, rows: Tensor) -> list[Tensor]:
 def _backward(
     instruction_set: str, cell: str, sizes: list[int], reverse: bool, bf16: bool, *rest: Any
 ) -> list[Tensor]:
-    """d x, h (and c), weights; empty where not wanted. gradients: of output, last h (and c)."""
-    rows, weights, table, saved, gradients, wanted = rest
+    """d x, h (and c), weights; empty where not wanted. gradients: of output, last h (and c).
+
+    sparse: where x was looked up, the gradient of the rows of the table that were, instead of all of it.
+    """
+    rows, weights, table, saved, gradients, wanted, sparse = rest
     weights = [w.contiguous() for w in weights]
     *saved, x, tokens, places = [*saved, table.contiguous(), None, None] if rows is None else saved
     doutput, *dlast = [None if g is None else g.contiguous() for g in gradients]
@@ -180,7 +184,7 @@ def _backward(
         calls.append((shape, [*addresses, native.address(places if k == 0 else None)]))
         above = below
     module.recurrence_backward(instruction_set, one, calls)
-    if tokens is not None and wanted[0]:
+    if tokens is not None and wanted[0] and not sparse:
         results[0] = native.embedding_gradient(results[0], tokens, len(table))
     return results
 
@@ -207,6 +211,7 @@ class _Layers(torch.autograd.Function):
     def forward(ctx: Any, one: Pass, again: Layers | None, states: int, *tensors: Tensor) -> Any:
         x, state, weights = tensors[0], tensors[1 : 1 + states], tensors[1 + states :]
         ctx.one, ctx.again, ctx.states, ctx.what = one, again, states, _what(one)
+        ctx.sparse = one.rows is not None and embedding.are_sparse()
         output, last, saved = torch.ops.elman.recurrence(*ctx.what, weights, x, state, True)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, *saved)
@@ -218,8 +223,11 @@ class _Layers(torch.autograd.Function):
         tensors, saved = ctx.saved_tensors[: len(need)], ctx.saved_tensors[len(need) :]
         if torch.is_grad_enabled():
             return None, None, None, *_differentiably(ctx, tensors, need, gradients)
-        x, weights = tensors[0], tensors[1 + ctx.states :]
-        results = torch.ops.elman.recurrence_backward(*ctx.what, weights, x, saved, gradients, need)
+        x, weights, sparse = tensors[0], tensors[1 + ctx.states :], ctx.sparse
+        results = torch.ops.elman.recurrence_backward(*ctx.what, weights, x, saved, gradients, need, sparse)
+        if sparse and need[0]:
+            *_, tokens, places = saved
+            results[0] = embedding.of_rows(results[0], tokens, len(x), distinct=places.numel() > 0)
         return None, None, None, *(r if want else None for r, want in zip(results, need, strict=True))
 
 

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from elman.errors import DivergenceError
 from elman.gradients.clipping import clip_by_norm, clip_by_value
+from elman.kernels.embedding import sparse_gradients
 from elman.kernels.output import expect_gradient
 from elman.language_model import LanguageModel, State, detach
 from elman.text.windows import Window
 from elman.training.config import TrainConfig
+from elman.training.optimizer import is_linear
 from elman.training.progress import Progress
 
 MOST_SKIPPED = 5
@@ -57,7 +59,7 @@ def window_loss(
 
     def token_nats(first: int, last: int, state: State) -> tuple[Tensor, State]:
         expected = 1 / scale if share is None else (share[first:last] / scale).flatten()
-        with expect_gradient(expected):
+        with expect_gradient(expected), sparse_gradients(is_linear(config)):
             return model.token_nats(ids[first : last + 1], state)
 
     with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
@@ -84,7 +86,7 @@ def clip_gradients(parameters: list[nn.Parameter], config: TrainConfig) -> tuple
         if config.clip:
             clip_by_norm(parameters, config.clip)
         return norm, 1.0
-    if config.clip and config.optimizer == "sgd" and not config.momentum and not config.weight_decay:
+    if config.clip and is_linear(config):
         norm = clip_by_norm(parameters, math.inf)
         return norm, config.clip / norm if math.isfinite(norm) and norm > config.clip else 1.0
     return clip_by_norm(parameters, config.clip or math.inf), 1.0
