@@ -271,10 +271,10 @@ def test_a_discount_of_one_order_is_not_anothers() -> None:
     ids = draw(20011, 307)
     ngrams = native.Ngrams(ids, 2, 307)
     ngrams.adjust([0, 0])
-    _, prob, backoff = ngrams.estimate(2, (0, 0.5, 1.0, 1.5), np.full(308, 0.01))
+    prob, backoff = ngrams.estimate(2, (0, 0.5, 1.0, 1.5), np.full(308, 0.01))
     other = native.Ngrams(ids, 2, 307)
     other.adjust([0, 0])
-    _, prob2, backoff2 = other.estimate(2, (0, 0.5, 1.5, 1.0), np.full(308, 0.01))
+    prob2, backoff2 = other.estimate(2, (0, 0.5, 1.5, 1.0), np.full(308, 0.01))
     assert (prob != prob2).any()
     assert (backoff != backoff2).any()
 
