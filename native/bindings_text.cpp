@@ -42,10 +42,17 @@ class Ngrams {
         counts_->adjust(at<const int64_t>(cuts), at<int64_t>(of_counts));
     }
     void unigrams(Address adjusted) const { counts_->unigrams(at<int64_t>(adjusted)); }
-    void estimate(int n, Address discount, Address first, Address keys, Address log10_prob, Address log10_backoff) {
+    void estimate(int n, Address discount, Address first, Address log10_backoff) {
         nb::gil_scoped_release free;
-        counts_->estimate(n, at<const double>(discount), at<const double>(first), at<int64_t>(keys),
-                          at<float>(log10_prob), at<float>(log10_backoff));
+        counts_->estimate(n, at<const double>(discount), at<const double>(first), at<float>(log10_backoff));
+    }
+    void log10_prob(int n, Address log10_prob) {
+        nb::gil_scoped_release free;
+        counts_->log10_prob(n, at<float>(log10_prob));
+    }
+    void keys(int n, Address keys) {
+        nb::gil_scoped_release free;
+        counts_->keys(n, at<int64_t>(keys));
     }
 };
 
@@ -108,8 +115,8 @@ void bind_text(nb::module_& m) {
         .def("rows", &Ngrams::rows, "n"_a).def("kept", &Ngrams::kept, "n"_a)
         .def("columns", &Ngrams::columns, "n"_a, "keys"_a, "raw"_a, "suffix"_a, "initial"_a)
         .def("adjust", &Ngrams::adjust, "cuts"_a, "of_counts"_a).def("unigrams", &Ngrams::unigrams, "adjusted"_a)
-        .def("estimate", &Ngrams::estimate, "n"_a, "discount"_a, "first"_a, "keys"_a, "log10_prob"_a,
-             "log10_backoff"_a);
+        .def("estimate", &Ngrams::estimate, "n"_a, "discount"_a, "first"_a, "log10_backoff"_a)
+        .def("log10_prob", &Ngrams::log10_prob, "n"_a, "log10_prob"_a).def("keys", &Ngrams::keys, "n"_a, "keys"_a);
     m.def("ngram_children", &ngram_children, "keys"_a, "rows"_a, "contexts"_a, "vocabulary_size"_a, "children"_a);
     m.def("ngram_score", [](const Tables& tables, long size, Address ids, std::array<int64_t, 3> rows, double scale,
                             std::pair<Address, Address> to, int threads) {

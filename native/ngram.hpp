@@ -23,7 +23,8 @@ class NgramCounts {
     // Of order n: keys, raw [rows], suffix [rows] (n > 1, else null), initial [rows], as in OrderCounts.
     void columns(int n, int64_t* keys, int64_t* raw, int64_t* suffix, bool* initial) const;
 
-    // What follows is for Kneser-Ney: `adjust` first, then `estimate` for n = 2 …, each once, in this order.
+    // What follows is for Kneser-Ney: `adjust` first, then for n = 2 … in turn `estimate` and `log10_prob`, then `keys`
+    // of each; each once. What is no longer needed is given back.
 
     // Replaces raw counts by adjusted ones; what raw counts say about cuts[n - 1] is kept aside.
     // of_counts [order][5] becomes the number of n-grams with adjusted count 0 … 4.
@@ -32,20 +33,24 @@ class NgramCounts {
     int64_t kept(int n) const;
     void unigrams(int64_t* adjusted) const;
 
-    // Order n ≥ 2, discount [4] (the first is 0): keys and log10 probabilities [kept(n)], log10 backoff weights
-    // of the order below [kept(n - 1)]. first [V + 1]: probabilities of the single words, for n = 2.
-    void estimate(int n, const double* discount, const double* first, int64_t* keys, float* log10_prob,
-                  float* log10_backoff);
+    // Order n ≥ 2, discount [4] (the first is 0): log10 backoff weights of the order below [kept(n - 1)].
+    // first [V + 1]: probabilities of the single words, for n = 2.
+    void estimate(int n, const double* discount, const double* first, float* log10_backoff);
+    // Of the order estimated last [kept(n)].
+    void log10_prob(int n, float* log10_prob);
+    void keys(int n, int64_t* keys);
 
   private:
     struct Order;
     struct Sorted;
-    void collect(const Sorted& sorted);
+    void collect(Sorted& sorted);
+    double prob(uint32_t row) const;
+    template <class F> void each_prefix(int n, const F& f) const;
 
     int64_t vocabulary_;
     int order_, threads_;
     std::vector<Order> orders_;
-    std::vector<double> prob_;  // of the rows kept of the order estimated last
+    std::vector<uint32_t> upper_, lower_;  // halves of the probabilities of the order estimated last
 };
 
 // The rows of one order as a lookup needs them.

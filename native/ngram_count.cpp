@@ -21,15 +21,22 @@ constexpr int ahead = 24;               // items between a prefetch and its use
 }  // namespace
 
 struct NgramCounts::Sorted {
-    std::vector<int32_t> stream;   // `</s>`, the ids, and -1 for as long as the longest n-gram
+    const int32_t* ids;
+    int64_t size;
     std::vector<uint32_t> places;  // [size], sorted by their words
     std::vector<uint8_t> shape;    // [size]
     int order;
     uint32_t symbols;
 
+    // The word at place p: `</s>`, the ids, then -1.
+    int32_t word(int64_t p) const { return p == 0 ? end_of_sentence : p <= size ? ids[p - 1] : -1; }
     // The d-th word after place p plus one, 0 where the sentence or the text has ended.
     uint32_t symbol(uint32_t p, int d) const {
-        return d > 1 && stream[p + d - 1] == end_of_sentence ? 0 : static_cast<uint32_t>(stream[p + d] + 1);
+        return d > 1 && word(p + d - 1) == end_of_sentence ? 0 : static_cast<uint32_t>(word(p + d) + 1);
+    }
+    // The word at a place, `<s>` for `</s>`.
+    int64_t first(int64_t p, int64_t vocabulary) const {
+        return word(p) == end_of_sentence ? vocabulary : word(p);
     }
 
     using Items = std::vector<uint64_t>;
@@ -62,7 +69,7 @@ struct NgramCounts::Sorted {
         }
         items.resize(end - begin);
         for (size_t at = begin; at < end; at++) {
-            __builtin_prefetch(&stream[places[std::min(at + ahead, limit - 1)] + depth]);
+            __builtin_prefetch(&ids[places[std::min(at + ahead, limit - 1)] + depth - 1]);
             items[at - begin] = static_cast<uint64_t>(symbol(places[at], depth)) << 32 | places[at];
         }
         sort(items, spare);
@@ -85,19 +92,16 @@ struct NgramCounts::Sorted {
         }
     }
 
-    Sorted(const int32_t* ids, int64_t size, int64_t vocabulary, int longest, int threads) : order(longest) {
+    Sorted(const int32_t* text, int64_t events, int64_t vocabulary, int longest, int threads)
+        : ids(text), size(events), order(longest) {
         symbols = static_cast<uint32_t>(vocabulary + 1);
-        stream.assign(size + 1 + order, -1);
-        stream[0] = end_of_sentence;
-        std::copy(ids, ids + size, stream.begin() + 1);
         places.resize(size);
         shape.assign(size, static_cast<uint8_t>(order << 4));
         std::vector<uint32_t> starts(vocabulary + 2);
-        auto first = [&](int64_t p) { return stream[p] == end_of_sentence ? vocabulary : stream[p]; };
-        for (int64_t p = 0; p < size; p++) starts[first(p) + 1]++;
+        for (int64_t p = 0; p < size; p++) starts[first(p, vocabulary) + 1]++;
         for (int64_t word = 0; word <= vocabulary; word++) starts[word + 1] += starts[word];
         std::vector<uint32_t> next(starts.begin(), starts.end() - 1);
-        for (int64_t p = 0; p < size; p++) places[next[first(p)]++] = static_cast<uint32_t>(p);
+        for (int64_t p = 0; p < size; p++) places[next[first(p, vocabulary)]++] = static_cast<uint32_t>(p);
         std::atomic<int64_t> word{vocabulary};  // `<s>` is the largest by far
         uint32_t most = 0;
         for (int64_t own = 0; own <= vocabulary; own++) most = std::max(most, starts[own + 1] - starts[own]);
@@ -117,16 +121,20 @@ struct NgramCounts::Sorted {
 NgramCounts::NgramCounts(const int32_t* ids, int64_t size, int64_t vocabulary, int order, int threads)
     : vocabulary_(vocabulary), order_(order), threads_(threads), orders_(order) {
     Order& single = orders_[0];
-    single.raw.resize(vocabulary + 1);
+    single.rows = vocabulary + 1;
+    single.raw.resize(single.rows);
     for (int64_t at = 0; at < size; at++) single.raw[ids[at]]++;
     single.initial = vocabulary;
     if (order == 1) return;
-    collect(Sorted(ids, size, vocabulary, order, threads));
+    give_back();  // also what led to the ids
+    Sorted sorted(ids, size, vocabulary, order, threads);
+    collect(sorted);
 }
 
 NgramCounts::~NgramCounts() = default;
 
-void NgramCounts::collect(const Sorted& sorted) {
+// Takes memory when it is needed and gives it back when it no longer is: that decides how large a text can be.
+void NgramCounts::collect(Sorted& sorted) {
     auto size = static_cast<int64_t>(sorted.places.size());
     // Shares of the places that begin with a new first word, and the rows of each order before each share.
     std::vector<int64_t> begins(threads_ + 1, size);
@@ -144,66 +152,81 @@ void NgramCounts::collect(const Sorted& sorted) {
             for (int n = (shape >> 4) + 1; n <= std::min(shape & 15, order_); n++)
                 before[share + 1][n] += shapes[shape];
     }
-    for (int n = 2; n <= order_; n++) orders_[n - 1].resize(before[threads_][n]);
-
-    each(threads_, [&](int share) {  // words, prefixes, raw counts
-        Rows row = before[share];
-        for (int64_t at = begins[share]; at < begins[share + 1]; at++) {
-            uint32_t p = sorted.places[at];
-            __builtin_prefetch(&sorted.stream[sorted.places[std::min<int64_t>(at + ahead, size - 1)]]);
-            int shared = sorted.shape[at] >> 4, length = sorted.shape[at] & 15;
-            int32_t word = sorted.stream[p];
-            auto above = static_cast<uint32_t>(word == end_of_sentence ? vocabulary_ : word);
-            for (int n = 2; n <= length; n++) {
-                Order& own = orders_[n - 1];
-                if (n > shared) {
-                    int64_t fresh = row[n]++;
-                    own.word[fresh] = static_cast<uint32_t>(sorted.stream[p + n - 1]);
-                    own.prefix[fresh] = above;
-                }
-                above = static_cast<uint32_t>(row[n] - 1);
-                own.raw[above]++;
-            }
-        }
-    });
-    Order& pairs = orders_[1];
-    pairs.suffix = pairs.word;
-    std::vector<uint32_t> rows(order_ > 2 ? size + 1 : 0);  // by place: the row of the n-gram that starts there
+    for (int n = 2; n <= order_; n++) orders_[n - 1].rows = before[threads_][n];
+    std::vector<uint32_t> found(order_ > 2 ? size + 1 : 0);  // by place: the row of the n-gram that starts there
     for (int n = 3; n <= order_; n++) {
+        std::vector<uint32_t>& suffix = orders_[n - 1].suffix;
+        suffix.resize(rows(n));
         each(threads_, [&](int share) {
             int64_t row = before[share][n - 1] - 1;
             for (int64_t at = begins[share]; at < begins[share + 1]; at++) {
                 int shape = sorted.shape[at];
                 if ((shape & 15) < n - 1) continue;
                 row += shape >> 4 < n - 1;
-                rows[sorted.places[at]] = static_cast<uint32_t>(row);
+                found[sorted.places[at]] = static_cast<uint32_t>(row);
             }
         });
         each(threads_, [&](int share) {
             int64_t row = before[share][n];
             for (int64_t at = begins[share]; at < begins[share + 1]; at++) {
-                __builtin_prefetch(&rows[sorted.places[std::min<int64_t>(at + ahead, size - 1)] + 1]);
+                __builtin_prefetch(&found[sorted.places[std::min<int64_t>(at + ahead, size - 1)] + 1]);
                 int shape = sorted.shape[at];
-                if (shape >> 4 < n && (shape & 15) >= n) orders_[n - 1].suffix[row++] = rows[sorted.places[at] + 1];
+                if (shape >> 4 < n && (shape & 15) >= n) suffix[row++] = found[sorted.places[at] + 1];
             }
         });
     }
-    for (int n = 2; n <= order_; n++) {  // `<s>` is the highest id: what begins with it stands last
+    give_back(found);
+    for (int n = 2; n <= order_; n++) {
         Order& own = orders_[n - 1];
-        auto below = static_cast<uint32_t>(orders_[n - 2].initial);
-        own.initial = std::lower_bound(own.prefix.begin(), own.prefix.end(), below) - own.prefix.begin();
+        own.word.resize(own.rows);
+        own.begins.resize(rows(n - 1) + 1, static_cast<uint32_t>(own.rows));
     }
+    each(threads_, [&](int share) {  // words, and what goes on from each
+        Rows row = before[share];
+        for (int64_t at = begins[share]; at < begins[share + 1]; at++) {
+            uint32_t p = sorted.places[at];
+            __builtin_prefetch(&sorted.ids[sorted.places[std::min<int64_t>(at + ahead, size - 1)]]);
+            int shared = sorted.shape[at] >> 4, length = sorted.shape[at] & 15;
+            if (shared == 0) orders_[1].begins[sorted.first(p, vocabulary_)] = static_cast<uint32_t>(row[2]);
+            for (int n = 2; n <= length; n++) {
+                Order& own = orders_[n - 1];
+                if (n > shared) {
+                    own.word[row[n]] = static_cast<uint32_t>(sorted.word(p + n - 1));
+                    if (n < order_) orders_[n].begins[row[n]] = static_cast<uint32_t>(row[n + 1]);
+                    row[n]++;
+                }
+            }
+        }
+    });
+    std::vector<uint32_t>& single = orders_[1].begins;  // not set where nothing follows
+    for (int64_t word = vocabulary_; word-- > 0;) single[word] = std::min(single[word], single[word + 1]);
+    give_back(sorted.places);
+    for (int n = 2; n <= order_; n++) orders_[n - 1].raw.resize(rows(n));
+    each(threads_, [&](int share) {
+        Rows row = before[share];
+        for (int64_t at = begins[share]; at < begins[share + 1]; at++) {
+            int shared = sorted.shape[at] >> 4, length = sorted.shape[at] & 15;
+            for (int n = 2; n <= length; n++) {
+                row[n] += n > shared;
+                orders_[n - 1].raw[row[n] - 1]++;
+            }
+        }
+    });
+    for (int n = 2; n <= order_; n++)  // `<s>` is the highest id: what begins with it stands last
+        orders_[n - 1].initial = orders_[n - 1].begins[orders_[n - 2].initial];
 }
 
-int64_t NgramCounts::rows(int n) const { return static_cast<int64_t>(orders_[n - 1].raw.size()); }
+int64_t NgramCounts::rows(int n) const { return orders_[n - 1].rows; }
 
 void NgramCounts::columns(int n, int64_t* keys, int64_t* raw, int64_t* suffix, bool* initial) const {
     const Order& own = orders_[n - 1];
+    int64_t prefix = 0;
     for (int64_t row = 0; row < rows(n); row++) {
-        keys[row] = n == 1 ? row : own.prefix[row] * (vocabulary_ + 1) + own.word[row];
+        while (n > 1 && own.begins[prefix + 1] <= row) prefix++;
+        keys[row] = n == 1 ? row : prefix * (vocabulary_ + 1) + own.word[row];
         raw[row] = own.raw[row];
         initial[row] = row >= own.initial;
-        if (suffix) suffix[row] = own.suffix[row];
+        if (suffix) suffix[row] = own.suffixes()[row];
     }
 }
 

@@ -1,11 +1,11 @@
-// The n-grams of a model in a hash table per order, for scoring long texts. Plain C++, portable, no SIMD.
+// The n-grams of a model by their contexts, for scoring long texts. Plain C++, portable, no SIMD beyond SSE2.
 //
-// A context is the place of its n-gram: 4 · line + entry (of a single word: the word). The line at which the
-// search for (context, word) begins differs for all words of one context, and further lines follow by leaps of the
-// context's own, so context and number of steps say exactly which n-gram an entry holds: no collision can pass
-// for a match.
+// A context holds its backoff weight, a link to the longest listed context that is a proper end of it, and the
+// words listed after it, each with its probability and the context that it leads to: so one line of the cache
+// answers a lookup, says where the next one goes, and what the word costs that is not there.
 #pragma once
 
+#include <cstdlib>
 #include <memory>
 
 #include "ngram.hpp"
@@ -15,7 +15,7 @@ namespace elman {
 class NgramIndex {
   public:
     // tables [order], order ≥ 2, keys checked by ngram_children; copies what it needs. Throws std::bad_alloc,
-    // std::length_error when an order has too many rows.
+    // std::length_error when there are too many n-grams.
     NgramIndex(const NgramTable* tables, const int64_t* rows, int order, int64_t vocabulary);
     ~NgramIndex();
     NgramIndex(const NgramIndex&) = delete;
@@ -26,18 +26,26 @@ class NgramIndex {
     int64_t bytes() const;
 
   private:
-    struct Format;
+    struct Form;
+    struct Forms;
     struct Line;
-    struct Order;
-    struct Context;
-    struct Lane;
-    class Walk;
-    bool fill(int n, const NgramTable& table, int64_t rows, uint64_t lines, std::vector<uint32_t>& places);
+    struct Lines;
+    template <int Contexts, bool Lengths> class Walk;
+    void allocate(uint64_t lines);
+    void fill_single(const NgramTable& table, const std::vector<uint32_t>& contexts);
+    void fill(const NgramTable& table, int64_t rows, const std::vector<uint32_t>& above,
+              const std::vector<uint32_t>* own);
+    void open(uint32_t context, float log10_backoff, uint32_t shorter);
+    void insert(uint32_t context, uint32_t word, float log10_prob, uint32_t next);
 
+    struct Free {
+        void operator()(void* memory) const { std::free(memory); }
+    };
     int order_;
     int64_t vocabulary_;
-    std::vector<float> log10_prob_, log10_backoff_;  // [V + 1], of single words
-    std::vector<Order> orders_;                      // [order + 1]; those below 2 are empty
+    std::unique_ptr<Line[], Free> lines_;
+    std::vector<uint64_t> ends_;  // [order]: where the lines of the contexts of length 0, 1, … end
+    uint32_t empty_, begin_;      // the context without a word, and `<s>`
 };
 
 }  // namespace elman

@@ -1,127 +1,110 @@
-// The memory of the index: lines of four entries, a hash table of them for each order.
+// The memory of the index: lines of four words, in which small contexts share a line and large ones have several.
 #pragma once
 
 #include <algorithm>
-#include <cstdlib>
-#include <new>
-#include <stdexcept>
+#include <array>
 
 #ifdef __SSE2__
 #include <emmintrin.h>
-#endif
-#ifdef __linux__
-#include <sys/mman.h>
 #endif
 
 #include "ngram_index.hpp"
 
 namespace elman {
 
-struct NgramIndex::Format {
-    static constexpr int place_bits = 27;
-    static constexpr uint32_t place_mask = (1u << place_bits) - 1;
-    static constexpr uint32_t farthest = 29;  // steps from where the search begins; 31 would read as `nothing`
-    static constexpr uint32_t nothing = UINT32_MAX;
-    static constexpr uint32_t overflow = 1u << 31;
+// How a context uses its line: 26 bits of a context are the line, the upper 6 its form.
+struct NgramIndex::Form {
+    static constexpr int line_bits = 26, forms = 1 << (32 - line_bits);
+    static constexpr uint32_t nothing = UINT32_MAX;  // no word; no context: neither has such a number
+
+    uint64_t lines = 1;    // how many it has
+    uint16_t backoff = 0;  // bit i: field i of the line is its backoff weight
+    uint8_t words = 0;     // bit i: word i of the line is its own
+    uint8_t several = 0;   // 1: a word that found no room is in one of the next lines
+
+    static uint32_t line(uint32_t context) { return context & ((1u << line_bits) - 1); }
+    // The line, counted from the context's own, in which the search for a word begins.
+    uint64_t begin(uint32_t word) const { return word * 0x9E3779B1u * lines >> 32; }
 };
 
-// Entries fill up from the first; `context` is the context's place and, in the upper bits, the distance.
-// `shorter` is the longest listed n-gram that is a proper end of this one and a context: its place and, in the
-// upper bits, how many orders it is below, less one. The highest bit of the last link says that an entry found
-// no room here and went on: where it is not set, a search ends, which it otherwise would wherever it is not full.
+// Three contexts of one word, two of two, or one. Fields: 4 words, 4 log10 probabilities, 2 backoff weights, 4 next
+// contexts, 2 links; of a third context, weight and link stand where a fourth word's would. A context of several
+// lines has both in each, and in the last field which words went on to the next line.
 struct alignas(64) NgramIndex::Line {
-    uint32_t context[4];
-    float log10_prob[4], log10_backoff[4];
-    uint32_t shorter[4];
-
-    // Bit i: entry i has this context and distance.
-    uint32_t matches(uint32_t wanted) const {
-#ifdef __SSE2__
-        __m128i own = _mm_load_si128(reinterpret_cast<const __m128i*>(context));
-        return _mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(own, _mm_set1_epi32(static_cast<int>(wanted)))));
-#else
-        return (context[0] == wanted) | (context[1] == wanted) << 1 | (context[2] == wanted) << 2 |
-               (context[3] == wanted) << 3;
-#endif
-    }
-    // Whether what is not in this line, the search's `step`-th, may be in the next.
-    bool goes_on(uint32_t step) const { return (shorter[3] & Format::overflow) && step < Format::farthest; }
-};
-
-struct NgramIndex::Order {
-    struct Free {
-        void operator()(void* memory) const { std::free(memory); }
+    static constexpr int probs = 4, backoffs = 8, next = 6;  // next: from a number to its context
+    union {
+        uint32_t link[16];
+        float number[16];
     };
-    std::unique_ptr<Line[], Free> lines;
-    uint64_t size = 0, stride = 0;
 
-    // At least as many lines as words, which differ for one context.
-    void resize(uint64_t count, uint64_t words) {
-        size = (std::max(count, words) + 1) / 2 * 2;
-        if (size * 4 > Format::place_mask) throw std::length_error("too many n-grams of one order for the index");
-        stride = size / words;
-        constexpr size_t page = size_t{1} << 21;  // large ones spare most of the misses of address lookup
-        size_t bytes = (size * sizeof(Line) + page - 1) / page * page;
-        lines.reset();
-        lines.reset(static_cast<Line*>(std::aligned_alloc(page, bytes)));
-        if (!lines) throw std::bad_alloc();
-#ifdef __linux__
-        madvise(lines.get(), bytes, MADV_HUGEPAGE);  // a wish: where it fails all works the same
+    // Bit i: word i is this.
+    uint32_t matches(uint32_t word) const {
+#ifdef __SSE2__
+        __m128i own = _mm_load_si128(reinterpret_cast<const __m128i*>(link));
+        return _mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(own, _mm_set1_epi32(static_cast<int>(word)))));
+#else
+        return (link[0] == word) | (link[1] == word) << 1 | (link[2] == word) << 2 | (link[3] == word) << 3;
 #endif
-        for (uint64_t at = 0; at < size; at++) {
-            std::fill_n(lines[at].context, 4, Format::nothing);
-            std::fill_n(lines[at].shorter, 4, 0);
-        }
     }
-    static uint64_t mix(uint32_t context) {
-        uint64_t mixed = (context + uint64_t{1}) * 0x9E3779B97F4A7C15u;
-        return mixed ^ mixed >> 32;
-    }
-    uint64_t begin(uint32_t context, int64_t word) const {
-        uint64_t at = ((mix(context) & UINT32_MAX) * size >> 32) + word * stride;
-        return at < size ? at : at - size;
-    }
-    // The line searched after `at`: its neighbour in a pair, then a pair elsewhere, by a leap of the context's own.
-    uint64_t next(uint64_t at, uint32_t step, uint32_t context) const {
-        if (step % 2 == 0) return at ^ 1;
-        uint64_t leap = (mix(context) >> 32) * (size / 2) >> 32, to = (at >> 1) + leap;
-        return (to < size / 2 ? to : to - size / 2) * 2 + ((at ^ 1) & 1);
-    }
-    const Line& line(uint32_t place) const { return lines[place >> 2]; }
-    void prefetch(uint64_t at) const { __builtin_prefetch(&lines[at]); }
+    // The field of the word's probability; where it is not there, of the context's weight.
+    static int field(uint32_t found, const Form& form) { return __builtin_ctz(found << probs | form.backoff); }
+    // 1: the word may have found no room here.
+    uint32_t went_on(uint32_t word) const { return link[15] >> (word & 31) & 1; }
+};
 
-    // The place of (context, word), or `nothing`; at = begin(context, word).
-    uint32_t find(uint64_t at, uint32_t context) const {
-        for (uint32_t step = 0;; at = next(at, step++, context)) {
-            if (uint32_t found = lines[at].matches(context | step << Format::place_bits))
-                return static_cast<uint32_t>(at << 2) + __builtin_ctz(found);
-            if (!lines[at].goes_on(step)) return Format::nothing;
+// The forms there are: 0 to 2 one word, 3 and 4 two, then rising numbers of lines.
+struct NgramIndex::Forms : std::array<Form, Form::forms> {
+    static constexpr uint32_t one = 0, two = 3, more = 5;
+
+    Forms() {
+        constexpr uint16_t backoffs[3] = {1 << Line::backoffs, 2 << Line::backoffs, 8 << Line::probs};
+        for (uint32_t i = 0; i < 3; i++) (*this)[one + i] = {1, backoffs[i], static_cast<uint8_t>(1u << i), 0};
+        for (uint32_t i = 0; i < 2; i++) (*this)[two + i] = {1, backoffs[i], static_cast<uint8_t>(3u << 2 * i), 0};
+        uint64_t lines = 1;
+        for (uint32_t i = more; i < Form::forms; i++) {
+            (*this)[i] = {lines, backoffs[0], 15, lines > 1};
+            lines = std::max(lines + 1, lines * 7 / 5);
         }
     }
-    // The place that it has now; `nothing` when all that it may have are taken.
-    uint32_t insert(uint64_t at, uint32_t context) {
-        for (uint32_t step = 0; step <= Format::farthest; at = next(at, step++, context)) {
-            for (uint32_t entry = 0; entry < 4; entry++) {
-                if (lines[at].context[entry] != Format::nothing) continue;
-                lines[at].context[entry] = context | step << Format::place_bits;
-                return static_cast<uint32_t>(at << 2) + entry;
-            }
-            lines[at].shorter[3] |= Format::overflow;
-        }
-        return Format::nothing;
+    static const Forms& all() {
+        static const Forms forms;
+        return forms;
+    }
+    // For so many words, one line's or more: five eighths full.
+    uint32_t with(uint64_t words) const {
+        uint64_t lines = words <= 4 ? 1 : (words * 2 + 4) / 5;
+        auto fewer = [](const Form& form, uint64_t count) { return form.lines < count; };
+        return static_cast<uint32_t>(std::lower_bound(begin() + more, end() - 1, lines, fewer) - begin());
     }
 };
 
-// A context: its length (0: none) and place.
-struct NgramIndex::Context {
-    int length;
-    uint32_t place;
+// The lines, for who looks up words.
+struct NgramIndex::Lines {
+    Line* lines;
+    const Form* forms = Forms::all().data();
 
-    // By how many orders, less one, a link goes down.
-    static int below(uint32_t link) { return static_cast<int>((link & ~Format::overflow) >> Format::place_bits); }
-    // By the link of an n-gram of order n.
-    static Context shorter(int n, uint32_t link) {
-        return {n - 1 - below(link), link & Format::place_mask};
+    const Form& form(uint32_t context) const { return forms[context >> Form::line_bits]; }
+    Line& of(uint32_t context) const { return lines[Form::line(context)]; }
+    Line* begin(uint32_t context, uint32_t word) const { return &of(context) + form(context).begin(word); }
+    // After `line`, among those of a context.
+    Line* after(uint32_t context, const Line* line) const {
+        uint64_t next = line + 1 - &of(context);
+        return &of(context) + (next < form(context).lines ? next : 0);
+    }
+    uint32_t shorter(uint32_t context) const { return of(context).link[Line::field(0, form(context)) + Line::next]; }
+    // The context after the word in this one, or in the longest shorter one that lists it. line = begin(context, word).
+    uint32_t next(uint32_t context, uint32_t word, const Line* line) const {
+        for (;;) {
+            const Form& own = form(context);
+            uint32_t found = line->matches(word) & own.words;
+            if (found) return line->link[Line::field(found, own) + Line::next];
+            if (own.several & line->went_on(word)) {
+                line = after(context, line);
+            } else {
+                context = shorter(context);
+                line = begin(context, word);
+            }
+        }
     }
 };
 

@@ -1,10 +1,10 @@
-// Scoring by the longest context that is listed: (context, word) is looked up; where it is not there, the context
-// gives its backoff weight and the next shorter one takes its place. Contexts that share an end are linked, so one
-// or two lookups an event do.
+// Scoring by the longest context that is listed: the word is looked up in it; where it is not there, the context
+// gives its backoff weight and the next shorter one takes its place. The empty context lists every word.
 //
 // A lookup waits for the one before and reads a line that is in no near cache. So many pieces of the text advance
-// in turn, each by one line, and what one of them reads next is fetched while the others move. What a line says
-// cannot be foreseen: the lanes are sorted by it, without a branch, and those of a kind go on together.
+// in turn, each by one line, and what one of them reads next is fetched while the others move. Whether the word is
+// there cannot be foreseen: both are done by the same instructions, which choose the fields of the line that they
+// take, without a branch.
 #include <atomic>
 
 #include "ngram_index_layout.hpp"
@@ -14,180 +14,131 @@ namespace elman {
 
 namespace {
 
-constexpr int lanes = 48;
+constexpr int lanes = 32;
+constexpr int ahead = 16;  // numbers between a prefetch and its use; twice as many ids
 constexpr int64_t shortest = 96, longest = 1000;  // events of a piece; 1024 would put all lanes in one set of the cache
 
 }  // namespace
 
-// One of the pieces of the text that advance in turn.
-struct NgramIndex::Lane {
-    const Line* line = nullptr;        // to be searched for (context, word)
-    uint32_t place = 0, step = 0;      // of the context; lines searched before
-    int32_t length = 0;                // of the context
-    int32_t word = 0, entry = 0;       // where it was found in its line
-    int32_t left = 0;                  // words to come, of the piece or of what leads to it
-    const int32_t* from = nullptr;     // where `word` stands
-    double* to = nullptr;              // where its number goes
-    int64_t first = -1, column = 0;    // the piece whose lead is being read; -1 when that is done
-    double backoff[NgramCounts::longest];  // by length: the weight of a context after which the word is not listed;
-                                           // else -0, which adds nothing to any number
-    double unused;                         // where the numbers of a lead go
-};
-
-// One thread's share of the work.
-class NgramIndex::Walk {
+// One thread's share of the work. Contexts: at least as many as the longest context is long.
+template <int Contexts, bool Lengths> class NgramIndex::Walk {
     const NgramIndex& index_;
     const NgramEvents& events_;
-    const Order* orders_;
+    const Lines lines_;
+    const int32_t* const ids_;
+    const int64_t batch_;
+    const double scale_;
     const int64_t piece_, pieces_;  // rows of a piece; how many there are
-    const int longest_;             // the length of the longest context
-    const uint32_t begin_;          // `<s>`
     std::atomic<int64_t>& next_;    // the piece that nobody has yet
-    Lane running_[lanes];
-    int count_ = 0;
-    uint8_t ended_[lanes];
-    int ends_ = 0;
+    double unused_;                 // where the numbers of a lead go
 
-    void look_up(Lane& lane) const {
-        const Order& order = orders_[lane.length + 1];
-        lane.line = &order.lines[order.begin(lane.place, lane.word)];
-        lane.step = 0;
-        __builtin_prefetch(lane.line);
+    static constexpr int64_t top = Contexts < 8 ? 7 : 15;  // all bits, for `advance`; not below Contexts
+
+    // One of the pieces of the text that advance in turn.
+    struct Lane {
+        const Line* line = nullptr;  // to be searched for the word
+        const Form* form = nullptr;  // of the context
+        uint32_t context = 0, word = 0;
+        int64_t at = 0, end = 0;  // which of the ids the word is; where its piece ends, or what leads to it
+        int64_t first = -1;       // the piece whose lead is being read; -1 when that is done
+        double* to = nullptr;     // the numbers, as many as ids; in a lead there is but one place …
+        int64_t to_mask = 0;      // … and this is 0
+        int64_t free = top;       // where in `backoff` the next weight goes
+        // Of the contexts after which the word is not listed, from `free` + 1 to `top`, the longest last. Beyond it
+        // stands -0, which adds nothing to any number: so as many can be added each time.
+        double backoff[top + Contexts + 1];
+        Lane() { std::fill_n(backoff, top + Contexts + 1, -0.0); }
+    };
+    Lane running_[lanes];
+
+    // Wherever it is: beyond the text, or in a lead, nothing is there.
+    template <int Write, class T> static void prefetch(T* array, int64_t at) {
+        __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(array) + at * sizeof(T)), Write);
     }
 
-    // What is needed if the word is not listed after the context. A single word has no line: then the address is
-    // none, which a prefetch may have, and a branch would cost more.
-    void fetch_context(const Lane& lane) const {
-        auto lines = reinterpret_cast<uintptr_t>(orders_[lane.length].lines.get());
-        __builtin_prefetch(reinterpret_cast<const void*>(lines + (lane.place >> 2) * sizeof(Line)));
+    void look_up(Lane& lane) const {
+        lane.word = static_cast<uint32_t>(ids_[lane.at]);
+        lane.form = &lines_.form(lane.context);
+        lane.line = &lines_.of(lane.context) + lane.form->begin(lane.word);
+        __builtin_prefetch(lane.line);
+        prefetch<1>(lane.to, lane.at + ahead);
+        prefetch<0>(ids_, lane.at + 2 * ahead);
     }
 
     // Another piece, with an empty context; false when all are taken.
     bool take(Lane& lane) {
         int64_t number = next_.fetch_add(1, std::memory_order_relaxed);
         if (number >= pieces_) return false;
-        lane.first = events_.begin + number / events_.batch * piece_, lane.column = number % events_.batch;
-        const int32_t* ids = events_.ids + lane.column;
-        int64_t begin = lane.first, earliest = std::max<int64_t>(0, lane.first - longest_);
-        while (begin > earliest && ids[(begin - 1) * events_.batch] >= 0) begin--;
-        lane.length = begin == 0;
-        lane.place = begin_;
-        lane.from = ids + begin * events_.batch;
-        lane.to = &lane.unused;
-        lane.left = static_cast<int32_t>(lane.first - begin);
-        std::fill_n(lane.backoff, NgramCounts::longest, -0.0);
+        int64_t row = events_.begin + number / events_.batch * piece_, column = number % events_.batch;
+        int64_t begin = row, earliest = std::max<int64_t>(0, row - (index_.order_ - 1));
+        while (begin > earliest && events_.ids[(begin - 1) * events_.batch + column] >= 0) begin--;
+        lane.context = begin == 0 ? index_.begin_ : index_.empty_;
+        lane.at = begin * events_.batch + column;
+        lane.first = lane.end = row * events_.batch + column;
+        lane.to = &unused_, lane.to_mask = 0;
+        lane.free = top;
         return true;
     }
 
-    void put(Lane& lane, double log10, int length) const {
-        *lane.to = log10 * events_.scale;
-        if (events_.matched && lane.first < 0) events_.matched[lane.to - events_.scores] = length;
-        lane.from += events_.batch;
-        lane.to += lane.first < 0 ? events_.batch : 0;
-        lane.left--;
-    }
-
-    void set_context(Lane& lane, int length, uint32_t place) const {
-        bool begins = lane.word == 1 || static_cast<uint32_t>(lane.word) == begin_;
-        lane.length = begins ? 1 : length;
-        lane.place = begins ? begin_ : place;
-    }
-
-    // On to the next word that needs a lookup, at the end of a lead or piece; false when there is none.
+    // On to the piece when its lead has been read, or to another; false when there is none.
     bool go_on(Lane& lane) {
-        for (;;) {
-            if (lane.left == 0 && lane.first >= 0) {
-                int64_t row = lane.first - events_.begin;
-                lane.to = events_.scores + row * events_.batch + lane.column;
-                lane.left = static_cast<int32_t>(std::min(piece_, events_.end - lane.first));
-                lane.first = -1;
-            } else if (lane.left == 0) {
+        while (lane.at == lane.end) {
+            if (lane.first < 0) {
                 if (!take(lane)) return false;
                 continue;
             }
-            lane.word = *lane.from;
-            if (lane.length > 0) return true;
-            put(lane, index_.log10_prob_[lane.word], 1);
-            set_context(lane, 1, lane.word);
+            lane.to = events_.scores - events_.begin * events_.batch, lane.to_mask = -1;
+            int64_t column = lane.first % events_.batch;
+            lane.end = std::min(lane.first + piece_ * events_.batch, events_.end * events_.batch + column);
+            lane.first = -1;
         }
+        return true;
     }
 
-    // The word has log10 probability `prob` by an n-gram of `length`; the context after it is set.
-    void advance(int number, float prob, int length) {
-        Lane& lane = running_[number];
-        double sum = prob;
-        for (int i = 1; i <= longest_; i++) sum += lane.backoff[i], lane.backoff[i] = -0.0;
-        put(lane, sum, length);
-        if (lane.left > 0)
-            lane.word = *lane.from;
-        else if (!go_on(lane)) {
-            ended_[ends_++] = static_cast<uint8_t>(number);
-            return;
-        }
-        look_up(lane);
+    int64_t length(uint32_t context) const {
+        const auto& ends = index_.ends_;
+        return std::upper_bound(ends.begin(), ends.end(), Form::line(context)) - ends.begin();
     }
 
-    void found(int number) {
-        Lane& lane = running_[number];
+    // On by one line, to the next word or to a shorter context; false when nothing is left to do.
+    bool advance(Lane& lane) {
         const Line& line = *lane.line;
-        const Line* begin = orders_[lane.length + 1].lines.get();
-        uint32_t link = line.shorter[lane.entry];
-        int length = lane.length + 1;
-        bool whole = length > longest_;  // too long for a context
-        set_context(lane, whole ? length - 1 - Context::below(link) : length,
-                    whole ? link & Format::place_mask : static_cast<uint32_t>(lane.line - begin) << 2 | lane.entry);
-        if (whole) fetch_context(lane);
-        advance(number, line.log10_prob[lane.entry], length);
-    }
-
-    void back_off(Lane& lane) const {
-        const Line& own = orders_[lane.length].line(lane.place);
-        lane.backoff[lane.length] = own.log10_backoff[lane.place & 3];
-        Context shorter = Context::shorter(lane.length, own.shorter[lane.place & 3]);
-        lane.length = shorter.length, lane.place = shorter.place;
-        fetch_context(lane);
+        const Form& form = *lane.form;
+        uint32_t found = line.matches(lane.word) & form.words;
+        int64_t missed = (int64_t{found} - 1) >> 63, hit = ~missed;  // all bits or none
+        if (missed & form.several & line.went_on(lane.word)) {
+            lane.line = lines_.after(lane.context, &line);
+            __builtin_prefetch(lane.line);
+            return true;
+        }
+        int field = Line::field(found, form);
+        double number = line.number[field], sum = number;
+        for (int i = 1; i <= Contexts; i++) sum += lane.backoff[lane.free + i];
+        lane.to[lane.at & lane.to_mask] = sum * scale_;  // where it is not there, for a while
+        if (Lengths && hit && lane.first < 0)
+            events_.matched[lane.at - events_.begin * events_.batch] = length(lane.context) + 1;
+        lane.backoff[lane.free] = number;
+        lane.free = (lane.free + missed) | (top & hit);
+        lane.at += batch_ & hit;
+        lane.context = line.link[field + Line::next];
+        if (lane.at == lane.end && !go_on(lane)) return false;
         look_up(lane);
-    }
-
-    void search_on(Lane& lane) const {
-        const Order& order = orders_[lane.length + 1];
-        lane.line = &order.lines[order.next(lane.line - order.lines.get(), lane.step++, lane.place)];
-        __builtin_prefetch(lane.line);
-    }
-
-    // Not even a pair with the word before is listed.
-    void single(int number) {
-        Lane& lane = running_[number];
-        lane.backoff[1] = index_.log10_backoff_[lane.place];
-        set_context(lane, 1, lane.word);
-        advance(number, index_.log10_prob_[lane.word], 1);
+        return true;
     }
 
   public:
     Walk(const NgramIndex& index, const NgramEvents& events, int64_t piece, int64_t pieces, std::atomic<int64_t>& next)
-        : index_(index), events_(events), orders_(index.orders_.data()), piece_(piece), pieces_(pieces),
-          longest_(index.order_ - 1), begin_(static_cast<uint32_t>(index.vocabulary_)), next_(next) {}
+        : index_(index), events_(events), lines_{index.lines_.get()}, ids_(events.ids), batch_(events.batch),
+          scale_(events.scale), piece_(piece), pieces_(pieces), next_(next) {}
 
     void run() {
-        while (count_ < lanes && go_on(running_[count_])) look_up(running_[count_++]);
-        while (count_ > 0) {
-            uint8_t hit[lanes + 1], missed[lanes + 1], unlisted[lanes + 1], elsewhere[lanes + 1];
-            int hits = 0, misses = 0, singles = 0, others = 0;
-            for (int i = 0; i < count_; i++) {
-                Lane& lane = running_[i];
-                uint32_t entries = lane.line->matches(lane.place | lane.step << Format::place_bits);
-                lane.entry = __builtin_ctz(entries | 16);
-                bool is = entries != 0, on = !is & lane.line->goes_on(lane.step), last = lane.length == 1;
-                hit[hits] = missed[misses] = unlisted[singles] = elsewhere[others] = static_cast<uint8_t>(i);
-                hits += is, others += on;
-                misses += !(is | on | last), singles += !(is | on) & last;
+        Lane* end = running_;
+        while (end < running_ + lanes && go_on(*end)) look_up(*end++);
+        while (end > running_) {
+            for (Lane* lane = running_; lane < end;) {
+                if (advance(*lane)) lane++;
+                else *lane = *--end;
             }
-            for (int k = 0; k < misses; k++) back_off(running_[missed[k]]);
-            for (int k = 0; k < others; k++) search_on(running_[elsewhere[k]]);
-            for (int k = 0; k < singles; k++) single(unlisted[k]);
-            for (int k = 0; k < hits; k++) found(hit[k]);
-            std::sort(ended_, ended_ + ends_);
-            while (ends_ > 0) running_[ended_[--ends_]] = running_[--count_];
         }
     }
 };
@@ -196,10 +147,15 @@ void NgramIndex::score(const NgramEvents& events, int threads) const {
     int64_t rows = events.end - events.begin, all = rows * events.batch;
     if (all == 0) return;
     int shares = static_cast<int>(std::clamp<int64_t>(all / (lanes * shortest), 1, threads));
-    int64_t piece = std::clamp(all / (16 * lanes * shares), shortest, longest);
+    int64_t turns = 8 * lanes * shares, piece = std::clamp((all + turns - 1) / turns, shortest, longest);
     int64_t pieces = (rows + piece - 1) / piece * events.batch;
     std::atomic<int64_t> next{0};
-    each(shares, [&](int) { Walk(*this, events, piece, pieces, next).run(); });
+    auto walk = [&]<int Contexts, bool Lengths>() {
+        each(shares, [&](int) { Walk<Contexts, Lengths>(*this, events, piece, pieces, next).run(); });
+    };
+    if (order_ <= 5 && !events.matched) walk.template operator()<4, false>();
+    else if (!events.matched) walk.template operator()<NgramCounts::longest, false>();
+    else walk.template operator()<NgramCounts::longest, true>();
 }
 
 }  // namespace elman

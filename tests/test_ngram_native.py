@@ -161,6 +161,38 @@ def test_the_index_scores_as_searching_does(
     assert torch.equal(torch.cat([first, rest]), expected)
 
 
+@pytest.mark.parametrize("lengths", [False, True])
+@pytest.mark.parametrize("order", [2, 5, 6, 10])
+def test_the_index_heeds_what_only_files_hold(order: int, lengths: bool) -> None:
+    """Weights where nothing follows, also of 0 where something does; n-grams that go on after `</s>`."""
+    model = fit(draw(20011, 20, 6), 20, order)
+    rng = np.random.default_rng(order)
+    tables = []
+    for n, table in enumerate(model.tables, start=1):
+        keys, prob, rows = table.keys, table.log10_prob, len(table.log10_backoff)
+        backoff = np.where(rng.random(rows) < 0.3, 0, -rng.random(rows))
+        if n == 2:  # `</s>` and a word
+            own = EOS * 21 + np.arange(2, 20, 3)
+            keys, where = np.unique(np.concatenate([keys, own]), return_index=True)
+            assert len(keys) == len(table.keys) + len(own)
+            prob = np.concatenate([prob, np.full(len(own), -0.125, np.float32)])[where]
+            backoff = np.concatenate([backoff, -np.ones(len(own))])[where] if order > 2 else backoff
+            moved = np.flatnonzero(where < len(table.keys))  # rows before → rows now
+        elif n > 2:
+            keys = moved[keys // 21] * 21 + keys % 21
+            moved = np.arange(len(keys))
+        tables.append(Table(keys, prob, backoff[: len(keys)].astype(np.float32)))
+    model = NgramModel(model.vocabulary, Words(), tables, method="arpa")
+    ids = torch.from_numpy(draw(30011, 20, 7).astype(np.int64))[:, None]
+    with numpy_only():
+        expected = model._score(ids, model.start(1), 1.0, lengths)
+    model.prepare()
+    found = model._score(ids, model.start(1), 1.0, lengths)
+    np.testing.assert_array_equal(found[0], expected[0])
+    if lengths:
+        np.testing.assert_array_equal(found[1], expected[1])
+
+
 def _thinned(tables: tuple[Table, ...], n: int) -> Table:
     """Order n + 1; the second highest keeps what a longer n-gram begins with, and a third of the rest."""
     own, last = tables[n], len(tables) - 1
@@ -239,10 +271,10 @@ def test_a_discount_of_one_order_is_not_anothers() -> None:
     ids = draw(20011, 307)
     ngrams = native.Ngrams(ids, 2, 307)
     ngrams.adjust([0, 0])
-    _, prob, backoff = ngrams.estimate(2, (0, 0.5, 1.0, 1.5), np.full(308, 0.01))
+    prob, backoff = ngrams.estimate(2, (0, 0.5, 1.0, 1.5), np.full(308, 0.01))
     other = native.Ngrams(ids, 2, 307)
     other.adjust([0, 0])
-    _, prob2, backoff2 = other.estimate(2, (0, 0.5, 1.5, 1.0), np.full(308, 0.01))
+    prob2, backoff2 = other.estimate(2, (0, 0.5, 1.5, 1.0), np.full(308, 0.01))
     assert (prob != prob2).any()
     assert (backoff != backoff2).any()
 

@@ -286,9 +286,10 @@ def _validate(tables: Sequence[Table], vocabulary_size: int) -> None:
             raise FormatError(f"n-gram model: {size} unigrams for a vocabulary of {vocabulary_size} and <s>.")
         if n > 1 and size and not (table.keys[0] >= 0 and table.keys[-1] < below * base):
             raise FormatError(f"n-gram model: a context of order {n} does not exist.")
-        if n > 1 and not (np.diff(table.keys) > 0).all():
+        if n > 1 and not (table.keys[1:] > table.keys[:-1]).all():
             raise FormatError(f"n-gram model: the n-grams of order {n} are not sorted, or occur twice.")
-        if n > 1 and (table.keys % base == vocabulary_size).any():
+        parts = np.array_split(table.keys, 64)  # the remainders of all would double the memory of the keys
+        if n > 1 and any((part % base == vocabulary_size).any() for part in parts):
             raise FormatError(f"n-gram model: order {n} holds <s> after another word.")
         if not (np.isfinite(table.log10_prob).all() and (table.log10_prob <= 0).all()):
             raise FormatError(f"n-gram model: order {n} holds a log-probability above 0 or not finite.")

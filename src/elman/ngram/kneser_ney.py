@@ -96,9 +96,9 @@ def estimate(
         ngrams = _Ngrams(count(text.ids, order, size))
     report: list[str] = []
     summary: list[dict[str, object]] = []
-    tables: list[Table] = []
     prob: Doubles = np.zeros(0)
-    nothing = np.zeros(0, dtype=np.float32)
+    log10_prob: list[Floats] = []
+    log10_backoff: list[Floats] = []
     for n, of_counts in enumerate(ngrams.adjust(cuts).tolist(), start=1):
         strict = n == 1 and not settings.interpolate_unigrams
         discount, why = discounts_from(of_counts, strict)
@@ -106,15 +106,17 @@ def estimate(
             discount = _fallback(n, why, settings, report)
         if n == 1:
             prob = _unigrams(ngrams.unigrams(), discount, size, settings.interpolate_unigrams)
-            log10 = np.minimum(np.log10(prob), 0).astype(np.float32)
-            tables.append(Table(np.arange(size + 1), log10, nothing))
+            log10_prob.append(np.minimum(np.log10(prob), 0).astype(np.float32))
         else:
-            keys, log10, backoff = ngrams.estimate(n, discount, prob)
-            tables[-1] = Table(tables[-1].keys, tables[-1].log10_prob, backoff)
-            tables.append(Table(keys, log10, nothing))
+            own, below = ngrams.estimate(n, discount, prob)
+            log10_prob.append(own)
+            log10_backoff.append(below)
         distinct, kept = ngrams.sizes(n)
         summary.append({"order": n, "distinct": distinct, "kept": kept, "discounts": list(discount[1:])})
+    log10_backoff.append(np.zeros(0, dtype=np.float32))
+    keys = [np.arange(size + 1), *(ngrams.keys(n) for n in range(2, order + 1))]
     del ngrams
+    tables = [Table(*columns) for columns in zip(keys, log10_prob, log10_backoff, strict=True)]
     details = {"settings": {**asdict(settings), "prune": list(settings.prune)}, "orders": summary}
     return NgramModel(vocabulary, tokenizer, tables, method="kneser-ney", details=details, report=report)
 
@@ -127,6 +129,7 @@ class _Ngrams:
         self._kept: list[NDArray[np.bool_]] = []
         self._rows: Ints = np.zeros(0, dtype=np.int64)  # of the order below after pruning, or -1
         self._prob: Doubles = np.zeros(0)  # of the rows that are left of the order below
+        self._keys: list[Ints] = []
 
     def adjust(self, cuts: Sequence[int]) -> Ints:
         self._kept = [own.raw > cut for own, cut in zip(self.counts.orders, cuts, strict=True)]
@@ -140,7 +143,7 @@ class _Ngrams:
     def sizes(self, n: int) -> tuple[int, int]:
         return len(self._kept[n - 1]), int(np.count_nonzero(self._kept[n - 1]))
 
-    def estimate(self, n: int, discount: Sequence[float], first: Doubles) -> tuple[Ints, Floats, Floats]:
+    def estimate(self, n: int, discount: Sequence[float], first: Doubles) -> tuple[Floats, Floats]:
         own, kept, base = self.counts.orders[n - 1], self._kept[n - 1], self.counts.vocabulary_size + 1
         if n == 2:
             self._prob, self._rows = first, np.arange(base)
@@ -150,9 +153,12 @@ class _Ngrams:
         prefix, suffix = prefix[kept], own.suffix[kept]
         # forward: P = own + γ(prefix) · P(suffix); thresholds never fall, so both are kept
         self._prob = share[kept] + gamma[prefix] * self._prob[self._rows[suffix]]
-        keys = self._rows[prefix] * base + word[kept]
+        self._keys.append(self._rows[prefix] * base + word[kept])
         self._rows = np.where(kept, np.cumsum(kept) - 1, -1)
-        return keys, np.minimum(np.log10(self._prob), 0).astype(np.float32), backoff
+        return np.minimum(np.log10(self._prob), 0).astype(np.float32), backoff
+
+    def keys(self, n: int) -> Ints:
+        return self._keys[n - 2]
 
 
 def adjusted_counts(counts: Counts, order: int) -> Ints:

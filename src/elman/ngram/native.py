@@ -32,7 +32,7 @@ def usable(events: int) -> bool:
 
 
 class Ngrams:
-    """All n-grams of one text, in the kernels' memory: about 40 bytes an event while it is made.
+    """All n-grams of one text, in the kernels' memory: 16 bytes each, and 9 an event while they are counted.
 
     ids  int [N], in 0 … V - 1 (the caller has checked), `usable`
     """
@@ -70,8 +70,8 @@ class Ngrams:
         """N_n before and after pruning."""
         return self._kernel.rows(n), self._kernel.kept(n)
 
-    def estimate(self, n: int, discount: Sequence[float], first: Doubles) -> tuple[Ints, Floats, Floats]:
-        """keys, log10_prob of order n ≥ 2, log10_backoff of order n - 1. Call it for 2, 3, … in turn.
+    def estimate(self, n: int, discount: Sequence[float], first: Doubles) -> tuple[Floats, Floats]:
+        """log10_prob of order n ≥ 2, log10_backoff of order n - 1. Call it for 2, 3, … in turn.
 
         discount  0, D1, D2, D3+
         first     float64 [V + 1]: the probabilities of the single words
@@ -79,25 +79,31 @@ class Ngrams:
         amounts, first = np.array(discount, dtype=np.float64), np.ascontiguousarray(first, dtype=np.float64)
         if amounts.shape != (4,) or first.shape != (self._size + 1,):
             raise ValueError(f"{amounts.shape} discounts, {first.shape} unigrams")
-        kept = self._kernel.kept(n)
-        keys, prob = np.empty(kept, dtype=np.int64), np.empty(kept, dtype=np.float32)
         backoff = np.empty(self._kernel.kept(n - 1), dtype=np.float32)
-        self._kernel.estimate(n, _at(amounts), _at(first), _at(keys), _at(prob), _at(backoff))
-        return keys, prob, backoff
+        self._kernel.estimate(n, _at(amounts), _at(first), _at(backoff))
+        prob = np.empty(self._kernel.kept(n), dtype=np.float32)  # after the kernel has given memory back
+        self._kernel.log10_prob(n, _at(prob))
+        return prob, backoff
+
+    def keys(self, n: int) -> Ints:
+        """keys of order n ≥ 2, once all are estimated: until then the kernel keeps them in less memory."""
+        keys = np.empty(self._kernel.kept(n), dtype=np.int64)
+        self._kernel.keys(n, _at(keys))
+        return keys
 
 
 class Lookup:
     """The tables of a model with the first child of every row: what scoring a stream needs.
 
-    A long text is worth an index of 16 · 8 / 5 bytes for each n-gram: several times faster than searching the
-    sorted tables, with the same results to the bit.
+    A long text is worth an index of about 22 bytes for each n-gram: ten times as fast as searching the sorted
+    tables, with the same results to the bit.
 
     tables  for each order keys int64, log10_prob float32, log10_backoff float32, checked by the model
     """
 
     PATIENCE = 4
     """The index is made once that many times the events scored exceed the n-grams: making it takes about
-    twice as long as searching did until then, so a short text never waits long for it."""
+    as long as searching did until then, so a short text never waits long for it."""
 
     def __init__(self, tables: Sequence[tuple[Ints, Floats, Floats]], vocabulary_size: int) -> None:
         self._size = vocabulary_size
@@ -123,7 +129,7 @@ class Lookup:
                 self._index = native.require().NgramIndex(
                     self._places(), [len(table[0]) for table in self._tables], self._size
                 )
-            except (ValueError, MemoryError):  # more than 2^25 lines for an order: searching does without
+            except (ValueError, MemoryError):  # more than 2^26 lines, 4 GiB: searching does without
                 self._indexable = False
         return 0 if self._index is None else int(self._index.bytes())
 
