@@ -1,6 +1,7 @@
 // The one product of the streaming step: rows of activations times the columns of a panel.
 #pragma once
 
+#include "kernels.hpp"
 #include "streaming_weights.hpp"
 
 namespace elman::ELMAN_ISA {
@@ -27,10 +28,20 @@ struct Packed {
 };
 
 struct Activations {
-    const char* data;    // rows of words · Kind::STEP bytes
-    long stride;         // bytes from row to row
-    const float* scale;  // int8: of each row
+    const char* data;      // rows of words · Kind::STEP bytes
+    long stride;           // bytes from row to row
+    const float* scale;    // int8: of each row
+    bool rounded = false;  // bfloat16, words · 4 bytes
 };
+
+// Whether so many rows are worth rounding to bfloat16.
+template <class Kind> bool rounds(long rows) {
+#if defined(__AVX512BF16__)
+    return Kind::DEPTH == Bf16::DEPTH && rows >= MANY && bf16_is_faster();
+#else
+    return static_cast<void>(rows), false;
+#endif
+}
 
 template <class Kind, int R, int C>
 ELMAN_INLINE void accumulate(typename Kind::Sum (&acc)[R][C], long words, const char* a, long stride,
@@ -122,18 +133,19 @@ ELMAN_INLINE Floats along_rows(const float* w, long K, int last, const float* x)
     return total;
 }
 
-// float32, many rows: DEEP of k at a time; that part of a panel stays in the first-level cache for all rows.
-template <int C> void many_rows(const Packed& m, long panel, const Activations& a, long rows, float* room) {
+// Many rows: DEEP words of k at a time; that part of a panel stays in the first-level cache for all rows.
+template <class Kind, int C>
+void many_rows(const Packed& m, long panel, const Activations& a, long rows, float* room) {
     constexpr int WIDTH = C * LANES;
     for (long k = 0; k < m.words; k += DEEP) {
         const long depth = m.words - k < DEEP ? m.words - k : DEEP;
         const auto* left = reinterpret_cast<const uint32_t*>(a.data) + k;
         const auto* right = reinterpret_cast<const uint32_t*>(m.data + panel * m.panel_bytes()) + k * WIDTH;
         for (int c = 0; c + COLUMNS <= C; c += COLUMNS)
-            product<Fp32, COLUMNS, false>(room + c * LANES, WIDTH, rows, k > 0, depth, left, a.stride / 4, 1,
+            product<Kind, COLUMNS, false>(room + c * LANES, WIDTH, rows, k > 0, depth, left, a.stride / 4, 1,
                                           right + c * LANES, WIDTH, LANES);
         if constexpr (C % COLUMNS != 0)
-            product<Fp32, 1, false>(room + (C - 1) * LANES, WIDTH, rows, k > 0, depth, left, a.stride / 4, 1,
+            product<Kind, 1, false>(room + (C - 1) * LANES, WIDTH, rows, k > 0, depth, left, a.stride / 4, 1,
                                     right + (C - 1) * LANES, WIDTH, LANES);
     }
 }
@@ -186,8 +198,9 @@ ELMAN_INLINE void for_rows(const Packed& m, long panel, const Activations& a, lo
                            const F& f) {
     if constexpr (Kind::IN_PLACE) {
         in_place_rows<C>(m, panel, a, rows, f);
-    } else if (Kind::DEPTH == 1 && rows >= MANY) {
-        many_rows<C>(m, panel, a, rows, room);
+    } else if (a.rounded || (Kind::DEPTH == 1 && rows >= MANY)) {
+        if (a.rounded) many_rows<Bf16, C>(m, panel, a, rows, room);
+        else many_rows<Fp32, C>(m, panel, a, rows, room);
         for (long row = 0; row < rows; row++) f(row, reinterpret_cast<const Floats*>(room + row * C * LANES));
     } else {
         few_rows<Kind, C>(m, panel, a, rows, f);

@@ -1,6 +1,7 @@
 // What a thread of a streaming call has: its share of the panels, its scratch, the rows that a layer reads.
 #pragma once
 
+#include "matrix.hpp"
 #include "streaming_model.hpp"
 #include "threads.hpp"
 
@@ -83,8 +84,8 @@ template <class Kind> class StreamWorker {
     Activations inputs(long l, long first, long count, const Packed& matrix) {
         const long width = matrix.words * Kind::STEP;  // bytes
         const float* below = l ? outputs(l - 1) + (B + first) * Hp : nullptr;
-        if (!Kind::QUANTIZED && l) return {reinterpret_cast<const char*>(below), Hp * 4, nullptr};
-        const bool few = count <= FEW;
+        const bool few = count <= FEW, rounded = rounds<Kind>(count);
+        if (!Kind::QUANTIZED && !rounded && l) return {reinterpret_cast<const char*>(below), Hp * 4, nullptr};
         char* to = few ? own_ : memory_ + at_.inputs;
         float* scales = few ? own_scales_ : floats(at_.input_scales);
         Member::Share rows = few ? Member::Share{0, count} : me_.share(count);
@@ -94,13 +95,20 @@ template <class Kind> class StreamWorker {
             if (l == 0) x = embed(call_.tokens[first_ * B + first + row], target);
             if constexpr (Kind::QUANTIZED)
                 scales[row] = quantize(reinterpret_cast<uint8_t*>(target), x, l ? m_.H : m_.E, width);
+            if (rounded) round(reinterpret_cast<uint32_t*>(target), x, l ? m_.H : m_.E, matrix.words);
         }
         if (!few) me_.wait();
-        return {to, at_.activation_bytes, scales};
+        return {to, at_.activation_bytes, scales, rounded};
     }
 
-    // The embedding of a token as float32 in `to`, zeros after it. Quantizing may overwrite it from the left:
-    // byte k is written after float k was read.
+    // x [n] -> bfloat16, `words` of them with zeros at the end
+    static void round(uint32_t* to, const float* x, long n, long words) {
+        copy_words<Bf16>(to, x, n);
+        for (long w = words_of<Bf16>(n); w < words; w++) to[w] = 0;
+    }
+
+    // The embedding of a token as float32 in `to`, zeros after it. Quantizing and rounding may overwrite it from the
+    // left: what is written there was read before.
     const float* embed(int64_t token, char* to) const {
         auto* x = reinterpret_cast<float*>(to);
         const long begin = token * m_.E;
