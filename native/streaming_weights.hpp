@@ -4,9 +4,9 @@
 // that a panel is one run of memory:   [panel][word][C][LANES]
 // A word is 4 bytes of a row: one float32, two bfloat16 or four int8 of consecutive k; missing ones are zero.
 //
-// Activations stay float32 for float32 weights, and for bfloat16 ones too where few rows are read: reading the weights is
-// what that costs. Many rows at once are rounded to bfloat16 where the processor gains by it. For int8 each row of them is quantized on its
-// own, x ≈ s (u - 128), u in 1 … 255, s = max |x| / 127, and Σ q u is exact in 32 bits, so that every
+// Activations stay float32 for float32 weights, and for bfloat16 ones where few rows are read: reading the weights is what
+// that costs. Many rows at once are rounded to bfloat16, where the processor gains by it. For int8 each row of them is
+// quantized on its own, x ≈ s (u - 128), u in 1 … 255, s = max |x| / 127, and Σ q u is exact in 32 bits, so that every
 // instruction set gives the same sums:  Σ w x = scale_w scale_x (Σ q u - 128 Σ q).
 #pragma once
 
