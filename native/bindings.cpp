@@ -1,7 +1,8 @@
-// Python's view of the kernels: addresses and sizes in, nothing out. With bindings_text.cpp the only file that knows nanobind.
+// Python's view of the kernels: addresses and sizes in, results written where they are wanted. With bindings_text.cpp the
+// only file that knows nanobind.
 //
-// Shapes, dtypes, contiguity and lifetimes are checked by elman/kernels/, the only importer; here an an
-// integer (Tensor.data_ptr()), 0 for null. The interpreter is free while a kernel runs.
+// Shapes, dtypes, contiguity and lifetimes are checked by elman/kernels/, the only importer; here an address is
+// an integer (Tensor.data_ptr()), 0 for null. The interpreter is free while a kernel runs.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>

@@ -45,7 +45,7 @@ struct NgramCounts::Sorted {
         if (items.size() < radix_from) return std::sort(items.begin(), items.end());
         spare.resize(items.size());
         // places rise already, and the sort is stable
-        for (int shift = 0; symbols >> shift; shift += radix_bits) {
+        for (int shift = 0; uint64_t{symbols} >> shift; shift += radix_bits) {
             uint32_t starts[(1 << radix_bits) + 1] = {};
             auto digit = [shift](uint64_t item) { return item >> (32 + shift) & ((1 << radix_bits) - 1); };
             for (uint64_t item : items) starts[digit(item) + 1]++;

@@ -167,6 +167,7 @@ template <class C, class Kind> class Forward {
         const Step now = plan_.steps[static_cast<size_t>(s)];
         for_blocks(me, plan_.vectors, now.rows, [&](long vector, long columns, long from, long to) {
             const long row = C::SLOTS * columns * LANES, n = now.row + from;
+            // the sums of rows from … to alone: of the chunk, or the member's own
             float* a = chunks_ ? sums(n - first, vector) : base_ + a_ + me.index * plan_.B * C::SLOTS * PANEL;
             for (int slot = 0; slot < C::SLOTS; slot++) {
                 const long at = slot * columns * LANES;

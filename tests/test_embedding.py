@@ -10,6 +10,7 @@ from torch import Tensor
 
 from elman.kernels import embedding as kernel
 from elman.kernels import native
+from elman.kernels.output import linear_nats
 from elman.neural.embedding import Embedding
 from elman.neural.recurrent import FEW_PLACES
 from training_example import make_corpus, make_model
@@ -91,6 +92,21 @@ def test_kernel_is_used_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -
     Embedding(V, E)(torch.tensor([1, 2]))
     Embedding(V, E).double()(torch.tensor([1, 2]))  # the kernels compute in float32 alone
     assert asked == ([2] if native.available() else [])
+
+
+@compiled
+def test_tokens_of_32_bits() -> None:
+    """torch.nn.Embedding takes them, so they are widened; targets must be int64, as in torch."""
+    for sparse in (False, True):
+        with kernel.sparse_gradients(sparse):
+            narrow = gradient(lambda t, w: kernel.lookup(t.int(), w))
+        assert torch.equal(narrow.to_dense(), gradient(torch.nn.functional.embedding))
+    model = make_model(make_corpus(), "lstm").eval()
+    text = torch.arange(1 + FEW_PLACES).remainder(3)[:, None]
+    states = [model.read(ids, model.start(1))[0] for ids in (text, text.int())]
+    assert torch.equal(*states)
+    with pytest.raises(ValueError, match="int64"):
+        linear_nats(torch.ones(2, 3), torch.ones(5, 3), None, torch.tensor([1, 4], dtype=torch.int32))
 
 
 @compiled

@@ -133,6 +133,28 @@ def test_a_second_derivative_goes_through_the_rows() -> None:
     assert error(found[0], found[1]) <= tolerance(torch.float32, 2 * 6, 2, 2 * 27)
 
 
+def test_rows_changed_after_forward_do_not_count() -> None:
+    torch.manual_seed(1)
+    module, table = elman.GRU(7, 9), torch.randn(5, 7, requires_grad=True)
+    rows = torch.randint(5, (4, 6))
+    kept, found = rows.clone(), []
+    for change in (False, True):
+        loss = module(Lookup(table, rows))[0].square().sum()
+        if change:
+            rows.fill_(0)
+        (first,) = torch.autograd.grad(loss, table, create_graph=True)
+        found.append(torch.autograd.grad(first.square().sum(), table)[0])
+    assert not torch.equal(rows, kept)
+    assert torch.equal(found[0], found[1])
+
+
+@pytest.mark.parametrize("backend", ["auto", "fused", "torch", "reference"])
+def test_no_place_at_all(backend: str) -> None:
+    module, table = elman.LSTM(7, 9, 2, backend=backend), torch.randn(5, 7)
+    output, (h, c) = module(Lookup(table, torch.zeros(4, 0, dtype=torch.int64)))
+    assert (output.shape, h.shape, c.shape) == ((4, 0, 9), (2, 0, 9), (2, 0, 9))
+
+
 def test_rows_that_are_not_there_are_refused() -> None:
     module = elman.LSTM(7, 9)
     for wrong in (-1, 5):

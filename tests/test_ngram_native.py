@@ -59,6 +59,19 @@ def numpy_only() -> Iterator[None]:
         yield
 
 
+@pytest.mark.parametrize("size", [2**22 - 2, 2**22 - 1, 2**22, 5_000_000])
+def test_words_by_the_million(size: int) -> None:
+    """As many bits as an id can have, in groups of places large enough for the radix sort."""
+    ids = np.random.default_rng(0).integers(2, size, 30000).astype(np.int32)
+    ids[::3] = 2
+    found = count(ids, 3, size)
+    with numpy_only():
+        wanted = count(ids, 3, size)
+    for own, other in zip(found.orders, wanted.orders, strict=True):
+        np.testing.assert_array_equal(own.keys, other.keys)
+        np.testing.assert_array_equal(own.raw, other.raw)
+
+
 @contextmanager
 def threads(number: int) -> Iterator[None]:
     before = torch.get_num_threads()

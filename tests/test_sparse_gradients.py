@@ -72,8 +72,19 @@ def test_a_row_that_stands_there_twice_counts_once() -> None:
     assert clip_by_norm([weight], math.inf) == pytest.approx(float(whole.norm()))
     clip_by_norm([weight], 2.5)
     assert float(weight.grad.to_dense().norm()) == pytest.approx(2.5)
-    assert clip_by_value([weight], 0.4) == pytest.approx(0.5)  # row 4 of the two that are there
+    assert clip_by_value([weight], 0.4) == pytest.approx(1 / V)  # row 4
     assert float(weight.grad.to_dense().max()) == pytest.approx(0.4)
+
+
+def test_one_weight_of_two_embeddings_is_moved_once() -> None:
+    one, other = torch.nn.Embedding(V, E), torch.nn.Embedding(V, E)
+    other.weight = one.weight
+    before = one.weight.detach().clone()
+    config = TrainConfig.model_validate({"optimizer": "sgd", "lr": 0.5})
+    optimizer = build_optimizer(torch.nn.ModuleList([one, other]), config)
+    one.weight.grad = torch.ones(V, E)
+    optimizer.step()
+    torch.testing.assert_close(one.weight.detach(), before - 0.5)
 
 
 def updates(sparse: bool, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]) -> dict[str, Tensor]:

@@ -42,12 +42,12 @@ def clip_by_value(parameters: Tensor | Iterable[Tensor], limit: float) -> float:
     becomes ±limit and counts; NaN stays NaN and does not. Raises OptionError unless limit > 0.
     """
     _require_positive("limit", limit)
+    parameters = _with_gradient(parameters)
     gradients = _gradients(parameters)
     clipped = sum(int((gradient.abs() > limit).sum()) for gradient in gradients)
     for gradient in gradients:
         gradient.clamp_(-limit, limit)
-    total = sum(gradient.numel() for gradient in gradients)
-    return clipped / total if total else 0.0
+    return clipped / max(1, _entries(parameters))
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,6 @@ def observe(parameters: Tensor | Iterable[Tensor], clip: Callable[[list[Tensor]]
     after = _gradients(several)
     pairs = list(zip(before, after, strict=True))
     moved = sum(int((old != new).sum()) for old, new in pairs)
-    total = sum(old.numel() for old in before)
     lengths = _global_norm(before), _global_norm(after)
     cosine = math.nan
     if all(0 < length < math.inf for length in lengths):
@@ -86,7 +85,7 @@ def observe(parameters: Tensor | Iterable[Tensor], clip: Callable[[list[Tensor]]
             float((old.double() / lengths[0]).flatten() @ (new.double() / lengths[1]).flatten())
             for old, new in pairs
         )
-    return Clipped(*lengths, moved / total if total else 0.0, cosine)
+    return Clipped(*lengths, moved / max(1, _entries(several)), cosine)
 
 
 def _require_positive(name: str, value: float) -> None:
@@ -97,21 +96,28 @@ def _require_positive(name: str, value: float) -> None:
         )
 
 
-def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
-    """Each gradient once: a tied weight must not be counted or scaled twice. Of a sparse one its values."""
+def _with_gradient(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    """Each once: a tied weight must not be counted or scaled twice."""
     several = [parameters] if isinstance(parameters, Tensor) else parameters
-    found = {id(p): _values(p) for p in several if p.grad is not None and p.grad.numel()}
-    return [gradient.detach() if gradient.requires_grad else gradient for gradient in found.values()]
+    return list({id(p): p for p in several if p.grad is not None and p.grad.numel()}.values())
 
 
-def _values(parameter: Tensor) -> Tensor:
-    gradient = parameter.grad
-    assert gradient is not None
-    if not gradient.is_sparse:
-        return gradient
-    if not gradient.is_coalesced():  # a row may stand there twice
-        parameter.grad = gradient = gradient.coalesce()
-    return gradient.values()
+def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    """Their memory; of a sparse gradient that of its values, in which each row stands once from then on."""
+    found = []
+    for parameter in _with_gradient(parameters):
+        gradient = parameter.grad
+        assert gradient is not None
+        if gradient.is_sparse:
+            parameter.grad = gradient = gradient.coalesce()
+            gradient = gradient.values()
+        found.append(gradient.detach() if gradient.requires_grad else gradient)
+    return found
+
+
+def _entries(parameters: Tensor | Iterable[Tensor]) -> int:
+    """Of all gradients, with the zeros that a sparse one leaves out."""
+    return sum(parameter.numel() for parameter in _with_gradient(parameters))
 
 
 def _global_norm(gradients: list[Tensor]) -> float:

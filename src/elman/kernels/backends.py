@@ -105,7 +105,8 @@ def _fused(stack: Stack, x: Tensor, state: States, batch_sizes: Tensor | None) -
             f"backend 'fused' computes in float32 on the CPU, not in {stack.weights[0].dtype} on {x.device}.",
             remedy="use backend='auto' or 'torch'.",
         )
-    if not x.numel() and stack.rows is None:
+    if not (x if stack.rows is None else stack.rows).numel():
+        x = x if stack.rows is None else embedding(stack.rows, x)
         return _torch(stack, x, state, batch_sizes)
     return _run_layers(fused.layers, stack, x, state, batch_sizes)
 

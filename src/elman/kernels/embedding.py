@@ -41,20 +41,18 @@ def are_sparse() -> bool:
     return _sparse.get()
 
 
-def of_rows(drows: Tensor, tokens: Tensor, size: int, *, distinct: bool) -> Tensor:
-    """drows [..., E], tokens [...] → the sparse dweight [V, E]; tokens `distinct` and rising, or any."""
-    if not distinct:
-        tokens, places = native.distinct(tokens, size)
-        drows = torch.ops.elman.embedding_gradient(drows, places, len(tokens))
+def of_rows(drows: Tensor, tokens: Tensor, size: int) -> Tensor:
+    """drows [U, E], tokens [U], distinct and rising → the sparse dweight [V, E]."""
     shape = (size, drows.shape[-1])
     return torch.sparse_coo_tensor(tokens[None], drows, shape, is_coalesced=True, check_invariants=False)
 
 
 def lookup(tokens: Tensor, weight: Tensor) -> Tensor:
-    """tokens [...] int64, weight [V, E] float32 on the CPU → their rows [..., E].
+    """tokens [...] int64 (or int32), weight [V, E] float32 on the CPU → their rows [..., E].
 
     Differentiable any number of times. IndexError for a token outside 0..V-1.
     """
+    tokens = tokens.long() if tokens.dtype == torch.int32 else tokens
     rows: Tensor = _Lookup.apply(tokens, weight)  # type: ignore[no-untyped-call]
     return rows
 
@@ -82,5 +80,7 @@ class _Lookup(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph=True
             return None, torch.ops.aten.embedding_dense_backward(doutput, tokens, ctx.size, -1, False)
         if ctx.sparse:
-            return None, of_rows(doutput, tokens, ctx.size, distinct=False)
+            distinct, places = native.distinct(tokens, ctx.size)
+            drows = torch.ops.elman.embedding_gradient(doutput, places, len(distinct))
+            return None, of_rows(drows, distinct, ctx.size)
         return None, torch.ops.elman.embedding_gradient(doutput, tokens, ctx.size)

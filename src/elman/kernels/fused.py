@@ -129,7 +129,8 @@ def _forward(
     output = x.new_empty(*(x.shape[:-1] if rows is None else rows.shape), H)
     last = [torch.empty_like(s) for s in state]
     looked_up = [] if rows is None else _look_up(x, rows)
-    x, _, rows = looked_up or (x, None, None)
+    x, _, places = looked_up or (x, None, None)
+    rows = places if _shared(x, places) else None
     calls, saved = [], []
     for k, (reads, writes) in enumerate(zip([x, *between], [*between, output], strict=True)):
         shape = (reads.shape[-1], H, prod(reads.shape[:-1]))
@@ -143,14 +144,19 @@ def _forward(
 
 
 def _look_up(table: Tensor, rows: Tensor) -> list[Tensor]:
-    """x [U, D], which rows of the table these are [U], and which of them each place reads (empty: its own).
+    """x, the distinct rows that are read [U], and which of these each place reads [...].
 
-    A row is there once, and so multiplied once, however many places read it.
+    x is [U, D], so that a row is multiplied once however many places read it, or, where nearly every place
+    has its own, [N, D]: see `_shared`.
     """
     tokens, places = native.distinct(rows, len(table))
-    if len(tokens) > MOST_DISTINCT * rows.numel():
-        tokens, places = rows.flatten().clone(), rows.new_empty(0)  # the address of which is 0
-    return [native.gather(tokens, table), tokens, places]
+    read = tokens if len(tokens) <= MOST_DISTINCT * rows.numel() else rows.flatten().contiguous()
+    return [native.gather(read, table), tokens, places]
+
+
+def _shared(x: Tensor, places: Tensor | None) -> bool:
+    """Whether places share rows of x, as `_look_up` made it."""
+    return places is not None and len(x) < places.numel()
 
 
 def _backward(
@@ -158,11 +164,12 @@ def _backward(
 ) -> list[Tensor]:
     """d x, h (and c), weights; empty where not wanted. gradients: of output, last h (and c).
 
-    sparse: where x was looked up, the gradient of the rows of the table that were, instead of all of it.
+    sparse: where x was looked up, the gradient of the rows that were read, instead of all of the table.
     """
     rows, weights, table, saved, gradients, wanted, sparse = rest
     weights = [w.contiguous() for w in weights]
     *saved, x, tokens, places = [*saved, table.contiguous(), None, None] if rows is None else saved
+    rows = places if _shared(x, places) else None
     doutput, *dlast = [None if g is None else g.contiguous() for g in gradients]
     module, L, H = native.require(), (len(saved) + 1) // 2, weights[1].shape[1]
     one = module.Pass(_CELLS[cell][0], sizes, reverse, bf16, torch.get_num_threads())
@@ -181,11 +188,14 @@ def _backward(
         shape = (reads.shape[-1], H, prod(reads.shape[:-1]))
         addresses = [*_weights(weights, k, L), *map(native.address, (reads, saved[L - 1 + k], above))]
         addresses += [*_two(dlast, k), native.address(below), *_two(dstate, k), *_weights(dweights, k, L)]
-        calls.append((shape, [*addresses, native.address(places if k == 0 else None)]))
+        calls.append((shape, [*addresses, native.address(rows if k == 0 else None)]))
         above = below
     module.recurrence_backward(instruction_set, one, calls)
-    if tokens is not None and wanted[0] and not sparse:
-        results[0] = native.embedding_gradient(results[0], tokens, len(table))
+    if tokens is not None and wanted[0]:
+        if not _shared(x, places):
+            results[0] = native.embedding_gradient(results[0], places, len(tokens))
+        if not sparse:
+            results[0] = native.embedding_gradient(results[0], tokens, len(table))
     return results
 
 
@@ -222,17 +232,20 @@ class _Layers(torch.autograd.Function):
         need = ctx.needs_input_grad[3:]
         tensors, saved = ctx.saved_tensors[: len(need)], ctx.saved_tensors[len(need) :]
         if torch.is_grad_enabled():
-            return None, None, None, *_differentiably(ctx, tensors, need, gradients)
+            return None, None, None, *_differentiably(ctx, tensors, saved, need, gradients)
         x, weights, sparse = tensors[0], tensors[1 + ctx.states :], ctx.sparse
         results = torch.ops.elman.recurrence_backward(*ctx.what, weights, x, saved, gradients, need, sparse)
         if sparse and need[0]:
-            *_, tokens, places = saved
-            results[0] = embedding.of_rows(results[0], tokens, len(x), distinct=places.numel() > 0)
+            results[0] = embedding.of_rows(results[0], saved[-2], len(x))
         return None, None, None, *(r if want else None for r, want in zip(results, need, strict=True))
 
 
 def _differentiably(
-    ctx: Any, tensors: tuple[Tensor, ...], need: tuple[bool, ...], gradients: tuple[Tensor | None, ...]
+    ctx: Any,
+    tensors: tuple[Tensor, ...],
+    saved: tuple[Tensor, ...],
+    need: tuple[bool, ...],
+    gradients: tuple[Tensor | None, ...],
 ) -> list[Tensor | None]:
     """The gradients as functions of everything: create_graph=True asks for the gradient of a gradient."""
     if ctx.again is None:
@@ -244,7 +257,7 @@ def _differentiably(
     x, state, weights = tensors[0], tensors[1 : 1 + ctx.states], tensors[1 + ctx.states :]
     each = len(weights) // len(state[0])
     parameters = [Parameters(*weights[k : k + each]) for k in range(0, len(weights), each)]
-    written_out = x if ctx.one.rows is None else x[ctx.one.rows]
+    written_out = x if ctx.one.rows is None else x[saved[-2][saved[-1]]]
     output, last = ctx.again(ctx.one._replace(rows=None), parameters, written_out, state)
     pairs = [(o, g) for o, g in zip((output, *last), gradients, strict=True) if g is not None]
     asked = [t for t, wanted in zip(tensors, need, strict=True) if wanted]

@@ -51,6 +51,8 @@ def linear_nats(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Te
     All float32 on the CPU, but hidden may be bfloat16 (autocast). Differentiable once. ValueError for shapes
     that do not fit together, IndexError for a target outside 0..V-1.
     """
+    if targets.dtype != torch.int64:
+        raise ValueError(f"targets are {targets.dtype}, not int64")
     if hidden.shape != (*targets.shape, weight.shape[1]):
         shapes = [tuple(t.shape) for t in (hidden, weight, targets)]
         raise ValueError("hidden {}, weight {} and targets {} do not fit together".format(*shapes))

@@ -226,7 +226,7 @@ class RecurrentModel(NeuralModel):
         differ = self.training and options.dropout > 0  # then each place of a token has another mask
         fused = options.backend in ("auto", "fused") and native.takes(self.embedding.weight)
         if fused and not differ and ids.numel() >= FEW_PLACES:
-            return Lookup(self.embedding.weight, ids)
+            return Lookup(self.embedding.weight, ids.long())
         return self.dropout(self.embedding(ids))  # type: ignore[no-any-return]
 
     @classmethod

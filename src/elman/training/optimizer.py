@@ -26,13 +26,13 @@ def is_linear(config: TrainConfig) -> bool:
 def build_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """SGD, Adam or AdamW over the trainable parameters; a tied weight is one parameter."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    embeddings = [m.weight for m in module.modules() if isinstance(m, nn.Embedding) and is_linear(config)]
-    rest = [p for p in parameters if all(p is not weight for weight in embeddings)]
+    looked_up = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding) and is_linear(config)}
+    rest = [p for p in parameters if id(p) not in looked_up]
     groups = [
         {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
         # their gradients may be sparse (`sparse_gradients`), which the fused update does not take
-        {"params": [w for w in embeddings if w.requires_grad], "weight_decay": 0.0, "fused": False},
+        {"params": [p for p in parameters if id(p) in looked_up], "weight_decay": 0.0, "fused": False},
     ]
     groups = [group for group in groups if group["params"]]
     if config.optimizer == "sgd":
