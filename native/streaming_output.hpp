@@ -1,4 +1,7 @@
 // The output layer of a streaming call: the softmax summed while the products are made, and choices from it.
+//
+// Every second call goes backward through the panels, which must not show in the sums: with few rows those of each panel
+// are kept apart and added up in order; with many rows the panels are used for all of them and always go forward.
 #pragma once
 
 #include <cmath>
@@ -27,15 +30,19 @@ template <class Kind> class StreamOutput : protected StreamWorker<Kind> {
         float* of_target = floats(at_.targets);
         const int64_t* targets = call_.nats ? call_.targets + first_ * B + first : nullptr;
         Activations x = inputs(m_.L, first, count, m_.output);
-        float* sums = own_sums_;  // of each row: shift [LANES], Σ exp(l - shift) [LANES]
-        for (long row = 0; row < count; row++) {
+        // of each row, if they are few of each panel and row: shift [LANES], Σ exp(l - shift) [LANES]
+        float* sums = own_sums_;
+        const bool apart = count <= FEW;
+        const long panels = words_.end - words_.begin, kept = apart && panels ? panels * count : count;
+        for (long row = 0; row < kept; row++) {
             store(sums + row * 2 * LANES, broadcast(-1e38f));
             store(sums + row * 2 * LANES + LANES, Floats{});
         }
-        this->for_panels(words_, turn_, [&](long panel) {
+        this->for_panels(words_, apart ? turn_ : 0, [&](long panel) {
             const long at = panel * 4 * LANES;
+            float* of_panel = sums + (apart ? (panel - words_.begin) * count * 2 * LANES : 0);
             for_rows<Kind, 4>(m_.output, panel, x, count, room_, [&](long row, const Floats* v) {
-                float* own = sums + row * 2 * LANES;
+                float* own = of_panel + row * 2 * LANES;
                 Floats l[4], shift = load(own), sum = load(own + LANES);
                 for (int c = 0; c < 4; c++) l[c] = v[c] + output_bias(panel, c);
                 Floats most = max(max(l[0], l[1]), max(l[2], l[3]));
@@ -62,7 +69,8 @@ template <class Kind> class StreamOutput : protected StreamWorker<Kind> {
         });
         float* all = floats(at_.sums);  // [threads][N][2]
         for (long row = 0; row < count; row++) {
-            const float* own = sums + row * 2 * LANES;
+            float* own = sums + row * 2 * LANES;
+            if (apart) add_panels(own, panels, count * 2 * LANES);
             float most = own[0], sum = 0;
             for (int lane = 1; lane < LANES; lane++) most = own[lane] > most ? own[lane] : most;
             Floats parts = load(own + LANES) * exp(load(own) - most);
@@ -98,6 +106,18 @@ template <class Kind> class StreamOutput : protected StreamWorker<Kind> {
     }
 
   private:
+    // What `panels` of them say of a row, `next` floats apart, in their order -> the first one's place
+    static void add_panels(float* own, long panels, long next) {
+        Floats shift = load(own), sum{};
+        for (long panel = 1; panel < panels; panel++) shift = max(shift, load(own + panel * next));
+        for (long panel = 0; panel < panels; panel++) {
+            const float* one = own + panel * next;
+            sum += load(one + LANES) * exp(load(one) - shift);
+        }
+        store(own, shift);
+        store(own + LANES, sum);
+    }
+
     Floats output_bias(long panel, int c) const {
         const long at = (panel * 4 + c) * LANES;
         if constexpr (!Kind::IN_PLACE) return load(m_.output_bias + at);

@@ -12,7 +12,7 @@ constexpr long FEW = 8;     // rows that every thread prepares for itself: cheap
 
 // Scratch of one call; counted and laid out once.
 struct StreamScratch {
-    long N, activation_bytes, private_bytes, total = 0;
+    long N, sum_rows, activation_bytes, private_bytes, total = 0;
     long h, c, inputs, input_scales, outputs[2], products, targets, sums, logits, own;
 
     StreamScratch(const StreamPacked& m, const StreamCall& call, int threads, bool keep_logits) {
@@ -27,9 +27,11 @@ struct StreamScratch {
         targets = part(N * 4);
         sums = part(threads * N * 2 * 4);
         logits = part(keep_logits ? B * m.V * 4 : 0);
-        // a thread's own: a few inputs (or a step's rows) and their scales; softmax sums; a panel of products
-        const long few = FEW > B ? FEW : B;
-        private_bytes = round_up(few * activation_bytes + few * 4, 64) + N * 2 * VECTOR + N * 4 * VECTOR;
+        // a thread's own: a few inputs (or a step's rows) and their scales; softmax sums, of a few rows for each panel;
+        // a panel of products
+        const long few = FEW > B ? FEW : B, apart = FEW * m.output.panels;
+        sum_rows = N > apart ? N : apart;
+        private_bytes = round_up(few * activation_bytes + few * 4, 64) + sum_rows * 2 * VECTOR + N * 4 * VECTOR;
         own = part(threads * private_bytes);
     }
 
@@ -50,7 +52,7 @@ template <class Kind> class StreamWorker {
         const long few = FEW > B ? FEW : B;
         own_scales_ = reinterpret_cast<float*>(own_ + few * at.activation_bytes);
         own_sums_ = reinterpret_cast<float*>(own_ + round_up(few * (at.activation_bytes + 4), 64));
-        room_ = own_sums_ + at.N * 2 * LANES;
+        room_ = own_sums_ + at.sum_rows * 2 * LANES;
         units_ = me.share(model.padded_h / model.units);
         words_ = me.share(model.output.panels);
         turn_ = model.turn.load(std::memory_order_relaxed);

@@ -15,7 +15,8 @@ namespace elman {
 namespace {
 
 constexpr size_t HUGE_PAGE = size_t{1} << 21;
-constexpr size_t MOST_KEPT = 24;  // the gradients, saved activations and scratch of a few layers
+constexpr size_t MOST_KEPT = 24;  // the gradients, saved activations and scratch of a few layers,
+constexpr size_t MOST_BYTES = size_t{1} << 29;  // and no more than half a gigabyte of what nobody holds
 
 struct Block {
     void* data;
@@ -50,8 +51,7 @@ Block take(size_t bytes) {
     }
     if (best == blocks.size()) return {nullptr, 0};
     Block block = blocks[best];
-    blocks[best] = blocks.back();
-    blocks.pop_back();
+    blocks.erase(blocks.begin() + static_cast<long>(best));  // the others stay in the order of their age
     return block;
 }
 
@@ -65,21 +65,17 @@ Workspace::Workspace(size_t bytes) {
 }
 
 Workspace::~Workspace() {
-    void* unwanted = data_;
-    {
-        std::lock_guard lock(mutex);
-        auto& blocks = kept();
-        if (blocks.capacity() == 0) blocks.reserve(MOST_KEPT + 1);
-        if (blocks.size() < MOST_KEPT) {
-            blocks.push_back({data_, bytes_});
-            unwanted = nullptr;
-        } else {  // the oldest goes
-            unwanted = blocks.front().data;
-            blocks.erase(blocks.begin());
-            blocks.push_back({data_, bytes_});
-        }
+    std::lock_guard lock(mutex);
+    auto& blocks = kept();
+    if (blocks.capacity() == 0) blocks.reserve(MOST_KEPT + 1);
+    blocks.push_back({data_, bytes_});
+    size_t bytes = 0;
+    for (const auto& block : blocks) bytes += block.bytes;
+    while (blocks.size() > MOST_KEPT || bytes > MOST_BYTES) {  // the oldest go
+        bytes -= blocks.front().bytes;
+        std::free(blocks.front().data);
+        blocks.erase(blocks.begin());
     }
-    std::free(unwanted);
 }
 
 size_t release_workspaces() {

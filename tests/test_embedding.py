@@ -128,6 +128,16 @@ def test_memory_comes_back() -> None:
 
 
 @compiled
+def test_memory_that_nobody_holds_is_bounded() -> None:
+    """Of windows of many sizes no more than half a gigabyte is kept, and it can be given back."""
+    native.require().release_workspaces()
+    for megabytes in range(40, 90, 2):
+        native.memory((megabytes, 1 << 18))
+    kept = native.require().release_workspaces()
+    assert 1 << 26 < kept <= 1 << 29
+
+
+@compiled
 @pytest.mark.parametrize("size", [1, 2, 63, 64, 65, 1000])
 def test_distinct_tokens_are_those_of_a_sort(size: int) -> None:
     """As torch.unique: in any layout of the ids, the smallest and the largest among them."""

@@ -205,6 +205,16 @@ def test_bad_targets() -> None:
             linear_nats(one.hidden, one.weight, one.bias, targets)
 
 
+def test_tensors_of_a_wrong_kind_are_refused() -> None:
+    hidden, weight, targets = torch.ones(3, 4), torch.ones(11, 4), torch.tensor([1, 2, 10])
+    for bias in (torch.ones(5), torch.ones(11, 1), torch.ones(12)):
+        with pytest.raises(ValueError, match="do not fit"):
+            linear_nats(hidden, weight, bias, targets)
+    for wrong in ((weight.double(), None), (weight, torch.ones(11).double()), (weight.bfloat16(), None)):
+        with pytest.raises(ValueError, match="float32 on the CPU"):
+            linear_nats(hidden, *wrong, targets)
+
+
 def test_rows_of_any_shape() -> None:
     """[T, B] at once is [N], values and gradients; what does not fit is refused before anything is read."""
     one = case(12, 9, 44)

@@ -118,6 +118,25 @@ def test_what_many_rows_round(cell: str, steps: int, batch: int) -> None:
     assert rounds == (float(np.abs(nats.numpy() - np.stack(exact)).max()) > allowed)
 
 
+@pytest.mark.parametrize("weights", ["in_place", "float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_same_bits_again(weights: str, threads: int) -> None:
+    """Every second call reads the panels backward: that must not show, whatever was called before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        model = make(num_layers=2)
+        stream = Stream(source_of(model, weights), in_place=weights == "in_place")
+        for steps, batch in SIZES:
+            ids, start = ids_for(model, steps, batch), busy_state(model, batch)
+            first, *others = [stream.token_nats(ids, start)[0] for _ in range(4)]
+            assert all(torch.equal(first, other) for other in others)
+            (_, logs), (_, again) = stream.advance(start, ids[0]), stream.advance(start, ids[0])
+            assert torch.equal(logs, again)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_long_windows_equal_their_parts() -> None:
     model = make()
     stream = Stream(source_of(model, "float32"))

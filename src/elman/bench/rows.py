@@ -113,6 +113,7 @@ ROWS: tuple[Row, ...] = (
         0,
         1,
         0,
+        (Goal("elman", KENLM, 20.0),),
     ),
 )
 

@@ -51,11 +51,16 @@ def linear_nats(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Te
     All float32 on the CPU, but hidden may be bfloat16 (autocast). Differentiable once. ValueError for shapes
     that do not fit together, IndexError for a target outside 0..V-1.
     """
-    if targets.dtype != torch.int64:
-        raise ValueError(f"targets are {targets.dtype}, not int64")
-    if hidden.shape != (*targets.shape, weight.shape[1]):
-        shapes = [tuple(t.shape) for t in (hidden, weight, targets)]
-        raise ValueError("hidden {}, weight {} and targets {} do not fit together".format(*shapes))
+    if targets.dtype != torch.int64 or not targets.is_cpu:
+        raise ValueError(f"targets are {targets.dtype} on {targets.device}, not int64 on the CPU")
+    if hidden.shape != (*targets.shape, weight.shape[1]) or (
+        bias is not None and bias.shape != weight.shape[:1]
+    ):
+        shapes = [None if t is None else tuple(t.shape) for t in (hidden, weight, bias, targets)]
+        raise ValueError("hidden {}, weight {}, bias {} and targets {} do not fit together".format(*shapes))
+    if not native.takes(hidden.float(), weight, bias):
+        kinds = [None if t is None else f"{t.dtype} on {t.device}" for t in (hidden, weight, bias)]
+        raise ValueError("hidden {}, weight {}, bias {}: float32 on the CPU is wanted".format(*kinds))
     hidden, bf16 = hidden.float(), native.rounds_to_bf16()
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, weight, bias)):
         nats: Tensor = _LinearNats.apply(hidden, weight, bias, targets, _expected.get(), bf16)  # type: ignore[no-untyped-call]

@@ -36,7 +36,7 @@ def build_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optim
     ]
     groups = [group for group in groups if group["params"]]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=not config.momentum)
     if config.optimizer == "adam":
         return torch.optim.Adam(groups, lr=config.lr, fused=True)
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)
