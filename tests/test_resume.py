@@ -214,6 +214,15 @@ def test_resume_where_nothing_is_saved_begins(tmp_path: Path, whole: dict[str, d
     assert same(final_state(tmp_path / "run"), whole["lstm"])
 
 
+def test_a_folder_that_holds_something_else_is_not_resumed(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(OptionError, match="not empty"):
+        run(make_model(CORPUS, "rnn"), CORPUS, make_config(), save=folder, resume=True)
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+
+
 def test_the_log_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     """Lines of updates that were lost are not there twice."""
     folder = tmp_path / "run"

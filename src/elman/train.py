@@ -115,8 +115,10 @@ class _Training:
             if self.resume and run_folder.is_run(self.folder):
                 notes, resumed = state.restore(load_checkpoint(self.folder)), True
                 self.saved = state.progress.key
-            elif not self.resume:
+            else:
                 run_folder.require_empty(self.folder)
+                if self.resume:
+                    notes.append(f"there was no run in {self.folder} to resume: it begins now.")
             storage.clean(self.folder)
             self.log = Log(self.folder / run_folder.LOG, state.progress.log_bytes)
         if self._finished() is not None:
