@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -257,6 +258,23 @@ def test_operations_of_a_row() -> None:
     # T·B tokens, three gates of H (H + H) and H·V products, backward twice, two operations each
     assert row.operations == 3 * 2 * 6 * (3 * 5 * 10 + 5 * 11)
     assert replace(row, work="score").operations == row.operations / 3
+
+
+def test_what_is_measured_outlives_ctrl_c(tmp_path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    from elman.bench import measure as measuring
+
+    whole = measuring.measure
+
+    def until_the_second_row(*call: Any) -> Any:
+        yield next(iter(whole(*call)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rows, "ROWS", (tiny(), replace(tiny(), name="second")))
+    monkeypatch.setattr(measuring, "measure", until_the_second_row)
+    saved = tmp_path / "speed.json"
+    code, _, _ = run(capsys, "--rounds", "2", "--threads", "1", "--peers", "torch", "--save", str(saved))
+    assert code == 130
+    assert [row["name"] for row in json.loads(saved.read_text("utf-8"))["rows"]] == [tiny().name]
 
 
 def test_the_document(tmp_path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -237,4 +237,4 @@ def test_export(weights, tmp_path, capsys) -> None:
     assert run(capsys, plain, target, "--to", weights, "--overwrite")[0] == 0
     code, _, err = run(capsys, target, tmp_path / "twice", "--to", weights)
     assert code != 0
-    assert "quantized already" in err
+    assert "quantized model is not written as" in err

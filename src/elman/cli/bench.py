@@ -63,7 +63,7 @@ def bench(
     scaling
         Also vary H, B, T, V and threads one at a time around the small LSTM.
     save
-        Write the JSON document to this file.
+        Write the JSON document to this file, after every row.
     """
     from elman.bench.measure import Settings, document, measure
     from elman.bench.peers import choose_peers
@@ -77,19 +77,25 @@ def bench(
     settings = Settings(rounds or (3 if quick else 9) if rounds != 0 else 0, threads, choose_peers(peers))
     found: list[dict[str, Any]] = []
     points: list[dict[str, Any]] = []
+
+    def keep() -> dict[str, Any]:
+        whole = document(found, settings, points)
+        if save is not None:
+            text = json_module.dumps(whole, ensure_ascii=False, indent=1, allow_nan=False)
+            save.write_text(text + "\n", "utf-8")
+        return whole
+
     with Bar() as bar:
         for row in measure(chosen, settings, bar.show):
             bar.hide()
             found.append(row)
+            keep()  # what is measured outlives Ctrl-C
             if not json:
                 show_row(row)
         if scaling:
             points = _scale(settings, bar)
-    whole = document(found, settings, points)
+    whole = keep()
     if save is not None:
-        save.write_text(
-            json_module.dumps(whole, ensure_ascii=False, indent=1, allow_nan=False) + "\n", "utf-8"
-        )
         messages.print(f"saved to {save}")
     if json:
         emit(whole)

@@ -97,8 +97,15 @@ def _by_name(path: Path) -> Format:
 
 def _write(model: LanguageModel, path: Path, chosen: Format, *, overwrite: bool) -> None:
     from elman.neural.model import NeuralModel
+    from elman.neural.streaming import StreamingModel
     from elman.ngram.backoff import NgramModel
 
+    if isinstance(model, StreamingModel):
+        raise OptionError(
+            f"a quantized model is not written as {chosen}.",
+            reason="its weights are rounded for use.",
+            remedy="export the model that it was made from.",
+        )
     if chosen == "int8" or chosen == "bfloat16":
         _write_quantized(model, path, chosen, overwrite=overwrite)
     elif chosen == "arpa":
@@ -134,11 +141,9 @@ def _write_quantized(
     from elman.neural.streaming import StreamingModel
 
     if not isinstance(model, RecurrentModel):
-        quantized = isinstance(model, StreamingModel)
         raise OptionError(
             f"only recurrent models are written in {weights}.",
-            reason="this one is quantized already." if quantized else "",
-            remedy="export the model that was trained.",
+            remedy="export an lstm, gru, rnn or rnn-relu.",
         )
     save_model(StreamingModel(model, weights), path, overwrite=overwrite)
 
