@@ -218,7 +218,7 @@ def test_a_folder_that_holds_something_else_is_not_resumed(tmp_path: Path) -> No
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
-    with pytest.raises(OptionError, match="not empty"):
+    with pytest.raises(OptionError, match="is a model, not a training run"):
         run(make_model(CORPUS, "rnn"), CORPUS, make_config(), save=folder, resume=True)
     assert [path.name for path in folder.iterdir()] == ["config.json"]
 

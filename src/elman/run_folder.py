@@ -91,8 +91,8 @@ def require_empty(run: Path) -> None:
     if run.exists() and any(path.name not in (LOCK, LOG, OPTIONS) for path in run.iterdir()):
         raise OptionError(
             f"{run} is not empty.",
-            reason="something was saved there before." if is_run(run) else "it holds no training run.",
-            remedy="--resume to continue a run, --overwrite to begin anew, or another --save folder.",
+            reason="something was saved there before.",
+            remedy="--resume to continue that run, --overwrite to begin anew, or another --save folder.",
         )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from elman import run_folder, storage
-from elman.checkpoint import load_checkpoint, save_checkpoint
+from elman.checkpoint import CONFIG, load_checkpoint, save_checkpoint
 from elman.errors import OptionError
 from elman.evaluate import evaluate
 from elman.generate import GenerationSettings, samples
@@ -115,10 +115,12 @@ class _Training:
             if self.resume and run_folder.is_run(self.folder):
                 notes, resumed = state.restore(load_checkpoint(self.folder)), True
                 self.saved = state.progress.key
-            else:
+            elif not self.resume:
                 run_folder.require_empty(self.folder)
-                if self.resume:
-                    notes.append(f"there was no run in {self.folder} to resume: it begins now.")
+            elif (self.folder / CONFIG).is_file():
+                raise OptionError(f"{self.folder} is a model, not a training run.", remedy="--save another.")
+            else:
+                notes.append(f"there was no run in {self.folder} to resume: it begins now.")
             storage.clean(self.folder)
             self.log = Log(self.folder / run_folder.LOG, state.progress.log_bytes)
         if self._finished() is not None:
