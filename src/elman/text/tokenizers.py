@@ -6,7 +6,6 @@ so every token can stand in an ARPA file or a table: characters show a blank as 
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
@@ -16,13 +15,13 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from elman.errors import FormatError, OptionError, TextError
 from elman.text.bpe import guarded, load_bpe, train_bpe
 from elman.text.prose import TOKEN, hide_notes, sentence_spans
-from elman.text.vocabulary import BOS, EOS
+from elman.text.vocabulary import BOS, EOS, WORD
 
 Unit = Literal["word", "character", "byte", "subword"]
 
-_VISIBLE = {" ": "␣", "\t": "␉", "\n": "␊", "\v": "␋", "\f": "␌", "\r": "␍"}
-_SPACE_OF = str.maketrans({shown: space for space, shown in _VISIBLE.items()})
-_WORD = re.compile(r"[^ \t\n\r\v\f]+")
+_PICTURES = {" ": "␣", "\t": "␉", "\n": "␊", "\v": "␋", "\f": "␌", "\r": "␍"}
+_VISIBLE = _PICTURES | {picture: f"<{ord(picture):X}>" for picture in _PICTURES.values()}
+_SHOWN = {token: letter for letter, token in _VISIBLE.items()}
 
 
 class Token(NamedTuple):
@@ -38,6 +37,9 @@ class Tokenizer(ABC):
 
     name: ClassVar[str]
     unit: ClassVar[Unit]
+    blank_begins: ClassVar[bool] = False
+    """Whether a blank is the beginning of the word after it, as where subwords hold both. Else it ends the
+    word before it: it is what says that the word is over."""
 
     def spans(self, line: str) -> list[tuple[int, int]]:
         """Spans [start, end) of the sentences; together they are the whole line."""
@@ -51,12 +53,17 @@ class Tokenizer(ABC):
         """The same without offsets."""
         return [token.text for token in self.tokens(piece)]
 
+    def pieces(self, line: str) -> list[tuple[int, int, list[Token]]]:
+        """`spans` with the tokens in each, whose offsets are those in the line."""
+        found = []
+        for first, last in self.spans(line):
+            tokens = self.tokens(line[first:last])
+            found.append((first, last, [Token(text, first + a, first + b) for text, a, b in tokens]))
+        return found
+
     def sentences(self, line: str) -> list[list[Token]]:
         """The sentences of a line. Exactly one (perhaps empty) for each line, except prose: none to many."""
-        return [
-            [Token(text, first + start, end + first) for text, start, end in self.tokens(line[first:last])]
-            for first, last in self.spans(line)
-        ]
+        return [tokens for _, _, tokens in self.pieces(line)]
 
     def split(self, line: str) -> list[list[str]]:
         """`sentences` without offsets."""
@@ -91,7 +98,7 @@ class Words(Tokenizer):
     unit = "word"
 
     def tokens(self, piece: str) -> list[Token]:
-        found = [Token(match[0], match.start(), match.end()) for match in _WORD.finditer(piece)]
+        found = [Token(match[0], match.start(), match.end()) for match in WORD.finditer(piece)]
         require_no_marks((token.text for token in found), "the text")
         return found
 
@@ -164,7 +171,7 @@ _NO_BLANK_AFTER = frozenset("([{$“‘#-—–")
 
 
 class Characters(Tokenizer):
-    """Unicode code points; white space is shown by its picture (␣ for a blank)."""
+    """Unicode code points; white space is shown by its picture (␣ for a blank), such a picture as <2423>."""
 
     name = "characters"
     unit = "character"
@@ -176,7 +183,7 @@ class Characters(Tokenizer):
         return [_VISIBLE.get(letter, letter) for letter in piece]
 
     def join(self, tokens: Sequence[str]) -> str:
-        return "".join(tokens).translate(_SPACE_OF)
+        return "".join(_SHOWN.get(token, token) for token in tokens)
 
 
 BYTE_TEXTS = tuple(
@@ -212,6 +219,7 @@ class BPE(Tokenizer):
 
     name = "bpe"
     unit = "subword"
+    blank_begins = True
 
     def __init__(self, model: object) -> None:
         self.engine: Any = load_bpe(model)

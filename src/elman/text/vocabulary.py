@@ -7,6 +7,7 @@ the others follow by falling training count. `<s>` is never predicted; n-gram co
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
@@ -19,7 +20,10 @@ UNK, BOS, EOS = "<unk>", "<s>", "</s>"
 MAX_TOKENS = 1_000_000
 MAX_TOKEN_LENGTH = 100_000
 ASCII_SPACE = frozenset(" \t\n\r\v\f")
-"""What separates words, as in KenLM. Other Unicode blanks, the no-break space among them, do not."""
+"""What a blank is, and so what separates words, as in KenLM; as in native/words.cpp and bytes.split().
+Other Unicode blanks, the no-break space among them, are letters of a word."""
+WORD = re.compile(r"[^ \t\n\r\v\f]+")
+"""A word, wherever words are counted or told apart: what stands between blanks."""
 
 
 class Vocabulary:
