@@ -57,7 +57,13 @@ class Vocabulary:
 
     @classmethod
     def build(
-        cls, counts: Mapping[str, int], *, sentences: int, size: int | None = None, min_count: int = 1
+        cls,
+        counts: Mapping[str, int],
+        *,
+        sentences: int,
+        size: int | None = None,
+        min_count: int = 1,
+        alphabet: Sequence[str] = (),
     ) -> Vocabulary:
         """The vocabulary of a training text.
 
@@ -65,6 +71,7 @@ class Vocabulary:
         sentences  how often `</s>` occurs
         size       keep the most frequent tokens so that V = size, specials included; None keeps all
         min_count  keep tokens that occur at least so often
+        alphabet   tokens that belong to it even where the text has none
         Ties are broken by code point, so the result does not depend on the order of the text.
         Occurrences of tokens that are cut count for `<unk>`. Raises OptionError.
         """
@@ -75,8 +82,10 @@ class Vocabulary:
         if min_count < 1:
             raise OptionError(f"min_count is {min_count}.", remedy="give 1 or more.")
         words = ((token, count) for token, count in counts.items() if token not in (UNK, EOS) and count > 0)
-        ranked = sorted(words, key=lambda item: (-item[1], item[0]))
-        kept = [item for item in ranked if item[1] >= min_count][: None if size is None else size - 2]
+        always = dict.fromkeys(alphabet, 0)
+        ranked = sorted((always | dict(words)).items(), key=lambda item: (-item[1], item[0]))
+        kept = [item for item in ranked if item[1] >= min_count or item[0] in always]
+        kept = kept[: None if size is None else size - 2]
         if len(kept) + 2 > MAX_TOKENS:
             raise OptionError(
                 f"the training text has {len(kept):,} different tokens; the limit is {MAX_TOKENS:,}.",
