@@ -124,7 +124,7 @@ def changed(position: int, token: str, value: float | str = -1.0) -> list[tuple[
         ([*GOOD, ("of", -1.0)], "", FormatError, r"line 11: token 'of' after the end"),
         (changed(2, "=", "x"), "", FormatError, r"line 3: 'x' is not a number"),
         (changed(2, "=", "nan"), "", FormatError, r"line 3: token '=' has the score nan"),
-        (changed(2, "=", "-inf"), "", FormatError, r"line 3: token '=' has the score -inf"),
+        (changed(2, "=", "-inf"), "", FormatError, r"line 3: token '=' has a probability of zero"),
         (
             changed(0, "the", 0.5),
             "",

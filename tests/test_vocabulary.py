@@ -156,3 +156,10 @@ def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_no_break_space_stays_in_a_token() -> None:
     assert "10\u00a0000" in Vocabulary([UNK, EOS, "10\u00a0000"])
+
+
+def test_an_alphabet_belongs_to_the_vocabulary_whatever_the_text_holds() -> None:
+    made = Vocabulary.build({"b": 1, "c": 3, "d": 1}, sentences=2, min_count=2, alphabet=["z", "b", "a"])
+    assert made.tokens == ("<unk>", "</s>", "c", "b", "a", "z")
+    assert made.counts is not None
+    assert made.counts.tolist() == [1, 2, 3, 1, 0, 0]

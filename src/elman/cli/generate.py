@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from elman.cli.app import Json, app, emit, examples, messages
 from elman.errors import OptionError
+from elman.text.fields import line_of
 
 EXAMPLES = examples(
     'elman generate runs/lstm --prompt "my fellow" --temperature 0.8',
@@ -115,7 +116,7 @@ def generate_command(
         emit({"model": model, "prompt": prompt, "samples": [sample.as_json() for sample in found]})
     elif beam is not None and samples > 1:
         for sample in found:
-            print(f"{-sample.nats:.4f}\t{sample.text.rstrip()}")
+            print(line_of([f"{-sample.nats:.4f}", sample.text.rstrip("\n")]))
     else:
         between = "" if lines == 1 or beam is not None else "\n"
         print(between.join(sample.text.rstrip("\n") + "\n" for sample in found), end="")

@@ -69,6 +69,14 @@ class TextSettings:
         """The settings with the source's defaults, and only those that matter."""
         name = self.tokenizer or source.tokenizer
         size = source.vocabulary_size if self.vocabulary_size is None else self.vocabulary_size
+        if name in ("bytes", "bpe"):  # all of them belong to the vocabulary
+            if self.vocabulary_size or self.min_count > 1:
+                raise OptionError(
+                    f"--vocabulary-size and --min-count do not go with --tokenizer {name}.",
+                    reason="every byte belongs to the vocabulary, so that no text is unknown.",
+                    remedy="leave them out; for subwords, --bpe-size is their number.",
+                )
+            size = None
         found: dict[str, Any] = {
             "tokenizer": name,
             "vocabulary_size": size or None,
@@ -105,7 +113,7 @@ def build(source: CorpusSource, resolved: dict[str, Any], folder: Path, report: 
             _require_words(encoder, marks[at], marks[at + 1], f"{source.names[0]}, its {split} part")
     ids = folder / "whole.i32"
     events = [0, *(_events_of(ids, mark) for mark in marks[1:])]
-    vocabulary = _vocabulary(encoder.tokens(), ids, events[1], resolved)
+    vocabulary = _vocabulary(encoder.tokens(), ids, events[1], resolved, tokenizer)
     digest = _renumber(ids, vocabulary.ids(encoder.tokens()), f"{vocabulary.digest} {marks}")
     description = {
         "sentences": marks,
@@ -190,7 +198,9 @@ def _events_of(ids: Path, sentences: int) -> int:
     return at
 
 
-def _vocabulary(tokens: list[str], ids: Path, train_events: int, resolved: dict[str, Any]) -> Vocabulary:
+def _vocabulary(
+    tokens: list[str], ids: Path, train_events: int, resolved: dict[str, Any], tokenizer: Tokenizer
+) -> Vocabulary:
     counts = np.zeros(len(tokens), dtype=np.int64)
     left = train_events
     for chunk in _chunks(ids):
@@ -203,6 +213,7 @@ def _vocabulary(tokens: list[str], ids: Path, train_events: int, resolved: dict[
         sentences=int(counts[Vocabulary.eos_id]),
         size=resolved["vocabulary_size"],
         min_count=resolved["min_count"],
+        alphabet=tokenizer.alphabet,
     )
 
 

@@ -21,7 +21,7 @@ from elman.errors import ElmanError, FormatError, TextError
 from elman.text import cache as store
 from elman.text.building import Report, TextSettings, build, key_of
 from elman.text.encoding import Encoder, encode_all
-from elman.text.reading import Source, name_of, open_blocks
+from elman.text.reading import Source, name_of, open_blocks, with_line_feeds
 from elman.text.sources import SPLITS, CorpusSource, find_corpus
 from elman.text.tokenizers import Tokenizer, tokenizer_from_json
 from elman.text.vocabulary import Vocabulary
@@ -260,7 +260,7 @@ def encode_string(text: str, tokenizer: Tokenizer, vocabulary: Vocabulary) -> Te
     encoder = Encoder(tokenizer, vocabulary, sink)
     if raw:
         raw = raw if raw.endswith(b"\n") else raw + b"\n"
-        encoder.add(raw.replace(b"\r\n", b"\n"))
+        encoder.add(with_line_feeds(raw))
     return _encoded(encoder, np.frombuffer(sink.getvalue(), dtype="<i4"))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -78,10 +79,14 @@ def open_blocks(source: Source, progress: Progress | None = None) -> Iterator[by
             block, kept = kept + fresh[:cut], fresh[cut:]
             _require_text(block, name, line, offset)
             offset += len(block)
-            if b"\r" in block:
-                block = block.replace(b"\r\n", b"\n")
+            block = with_line_feeds(block)
             line += block.count(b"\n")
             yield block
+
+
+def with_line_feeds(text: bytes) -> bytes:
+    """Each CRLF as LF. So is CRCRLF, which text-mode copies leave: a text read twice is the same text."""
+    return re.sub(rb"\r+\n", b"\n", text) if b"\r\n" in text else text
 
 
 def content_digest(source: Path, progress: Progress | None = None) -> str:

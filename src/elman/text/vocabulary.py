@@ -7,6 +7,7 @@ the others follow by falling training count. `<s>` is never predicted; n-gram co
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
@@ -19,7 +20,10 @@ UNK, BOS, EOS = "<unk>", "<s>", "</s>"
 MAX_TOKENS = 1_000_000
 MAX_TOKEN_LENGTH = 100_000
 ASCII_SPACE = frozenset(" \t\n\r\v\f")
-"""What separates words, as in KenLM. Other Unicode blanks, the no-break space among them, do not."""
+"""What a blank is, and so what separates words, as in KenLM; as in native/words.cpp and bytes.split().
+Other Unicode blanks, the no-break space among them, are letters of a word."""
+WORD = re.compile(r"[^ \t\n\r\v\f]+")
+"""A word, wherever words are counted or told apart: what stands between blanks."""
 
 
 class Vocabulary:
@@ -53,7 +57,13 @@ class Vocabulary:
 
     @classmethod
     def build(
-        cls, counts: Mapping[str, int], *, sentences: int, size: int | None = None, min_count: int = 1
+        cls,
+        counts: Mapping[str, int],
+        *,
+        sentences: int,
+        size: int | None = None,
+        min_count: int = 1,
+        alphabet: Sequence[str] = (),
     ) -> Vocabulary:
         """The vocabulary of a training text.
 
@@ -61,6 +71,7 @@ class Vocabulary:
         sentences  how often `</s>` occurs
         size       keep the most frequent tokens so that V = size, specials included; None keeps all
         min_count  keep tokens that occur at least so often
+        alphabet   tokens that belong to it even where the text has none
         Ties are broken by code point, so the result does not depend on the order of the text.
         Occurrences of tokens that are cut count for `<unk>`. Raises OptionError.
         """
@@ -71,8 +82,10 @@ class Vocabulary:
         if min_count < 1:
             raise OptionError(f"min_count is {min_count}.", remedy="give 1 or more.")
         words = ((token, count) for token, count in counts.items() if token not in (UNK, EOS) and count > 0)
-        ranked = sorted(words, key=lambda item: (-item[1], item[0]))
-        kept = [item for item in ranked if item[1] >= min_count][: None if size is None else size - 2]
+        always = dict.fromkeys(alphabet, 0)
+        ranked = sorted((always | dict(words)).items(), key=lambda item: (-item[1], item[0]))
+        kept = [item for item in ranked if item[1] >= min_count or item[0] in always]
+        kept = kept[: None if size is None else size - 2]
         if len(kept) + 2 > MAX_TOKENS:
             raise OptionError(
                 f"the training text has {len(kept):,} different tokens; the limit is {MAX_TOKENS:,}.",
