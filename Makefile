@@ -14,8 +14,10 @@ KERNELS := $(BIN)/python -c 'from elman.kernels import native as n; print("Compi
 # More: make compare PRESET=quick|default|full CORPUS=sotu-modern|FOLDER|FILE
 PRESET ?= default
 CORPUS ?= sotu-modern
+compare: export TEXT := $(CORPUS)
 compare: .venv/compare.stamp
-	$(BIN)/elman compare $(CORPUS) --preset $(PRESET) --save runs/compare-$(notdir $(CORPUS))-$(PRESET)
+	@name=$$($(BIN)/python -c 'import os; print(os.path.basename(os.path.abspath(os.environ["TEXT"])))'); \
+	set -x; $(BIN)/elman compare "$$TEXT" --preset $(PRESET) --save "runs/compare-$$name-$(PRESET)"
 
 # Speed beside PyTorch and what else is installed, every row: half an hour of a machine that does nothing else.
 # More: make bench BENCH="--quick", BENCH="--rows lstm-2x200 --rounds 15 --scaling"; results/speed-$(NAME).json

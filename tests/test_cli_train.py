@@ -302,3 +302,17 @@ def test_a_folder_that_never_got_weights_may_be_used_again(tmp_path: Path) -> No
     (tmp_path / "latest").write_text("step-000000")
     with pytest.raises(OptionError, match="not empty"):
         require_empty(tmp_path)
+
+
+@pytest.mark.parametrize("backend", ["auto", "fused", "torch", "reference"])
+def test_every_backend_can_be_chosen(capsys: pytest.CaptureFixture[str], folder: Path, backend: str) -> None:
+    from elman.kernels import native
+
+    flags = (str(folder), *SMALL, "--backend", backend, "--max-steps", "2")
+    if backend == "fused" and not native.available():
+        assert "the fused kernels are not there" in told(capsys, *flags)
+        return
+    assert run_cli("train", *flags, "--save", "run") == 0
+    if backend != "auto":
+        assert f"(kernels: {native.running()})" in capsys.readouterr().out
+    assert load_model("run").config.backend == backend  # type: ignore[attr-defined]

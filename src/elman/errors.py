@@ -45,3 +45,7 @@ class ProtocolError(ElmanError):
 
 class DivergenceError(ElmanError):
     """Training left the finite numbers; the last good checkpoint is kept."""
+
+
+class Note(RuntimeWarning):
+    """Something had to be done otherwise than asked, and went well; the command line prints it as a note."""

@@ -52,11 +52,13 @@ def inspect_command(
         Write the embedding to this file in word2vec's text format (.gz: compressed).
     """
     from elman.checkpoint import load_model
+    from elman.kernels import native
     from elman.neural import vectors as word_vectors
 
     path = Path(model)
     loaded = load_model(path)
     document: dict[str, Any] = {"model": model, **_describe(loaded), **_size(path)}
+    document["kernels"] = native.running()
     document["vocabulary"] = _vocabulary(loaded)
     document["tokenizer"] = loaded.tokenizer.as_json() | {"unit": loaded.tokenizer.unit}
     if training := _training(path):

@@ -54,7 +54,7 @@ class ModelOptions(BaseModel):
     init: Literal["uniform", "orthogonal"] | None = Field(None, description="How weights begin (uniform).")
     init_scale: float | None = Field(None, gt=0, description="uniform: from U(-scale, scale) (0.1).")
     forget_bias: float | None = Field(None, description="lstm: added to the forget gate's bias (0).")
-    backend: Literal["auto", "torch", "reference"] | None = Field(
+    backend: Literal["auto", "fused", "torch", "reference"] | None = Field(
         None, description="What computes the recurrence (auto)."
     )
     window: int | None = Field(None, ge=1, description="feedforward: previous tokens seen (5).")
