@@ -54,7 +54,7 @@ def hunt(name: str, seconds: int) -> dict[str, Any]:
 
 def _process(name: str, grown: Path, crashes: Path, seconds: int, scratch: str) -> int:
     """Inputs that one process ran."""
-    environment = os.environ | {"ELMAN_FUZZ_SCRATCH": scratch, "PYTHONPATH": str(ROOT / "tests")}
+    environment = os.environ | {"ELMAN_FUZZ_SCRATCH": scratch}
     environment |= {"ELMAN_CACHE": f"{scratch}/cache", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "fuzz.hunt", name, str(grown), str(crashes), str(seconds)]
     executed, last = 0, []
