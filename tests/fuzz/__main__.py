@@ -26,6 +26,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fuzz.minimise import minimise
 from fuzz.target import TARGETS, check, find
 
 ROOT = Path(__file__).parents[2]
@@ -113,21 +114,6 @@ def record(found: dict[str, dict[str, Any]]) -> None:
     print(f"{document['executions']:,} inputs in all ({RECORD.relative_to(ROOT)})")
 
 
-def minimise(names: list[str]) -> None:
-    """Copy what adds coverage from the grown corpora to the one under version control."""
-    for name in names:
-        kept = Path(__file__).parent / "corpus" / name
-        kept.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "fuzz.hunt", name, str(kept), str(KEPT / "crashes" / name), "0"]
-        environment = os.environ | {
-            "PYTHONPATH": str(ROOT / "tests"),
-            "ELMAN_FUZZ_MERGE": str(KEPT / "corpus" / name),
-        }
-        subprocess.run(command, env=environment, check=True, capture_output=True)
-        sizes = [path.stat().st_size for path in kept.iterdir()]
-        print(f"{name:12} {len(sizes)} inputs, {sum(sizes):,} bytes")
-
-
 def main() -> None:
     """Hunt, replay or minimise."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -142,11 +128,15 @@ def main() -> None:
         check(target, Path(options.replay[1]).read_bytes())
         print("It is answered or refused as it should be.")
         return
-    if importlib.util.find_spec("atheris") is None:
-        sys.exit("Fuzzing needs atheris: pip install 'elman[fuzz]'. Its tests, which replay, do not.")
     names = [options.target] if options.target else list(TARGETS)
     if options.minimise:
-        minimise(names)
+        for name in names:
+            kept = Path(__file__).parent / "corpus" / name
+            added = minimise(find(name), KEPT / "corpus" / name, kept)
+            size = sum(path.stat().st_size for path in kept.iterdir())
+            print(f"{name:12} {added} inputs added, {size:,} bytes")
+    elif importlib.util.find_spec("atheris") is None:
+        sys.exit("Fuzzing needs atheris: pip install 'elman[fuzz]'. Its tests, which replay, do not.")
     else:
         record({name: hunt(name, options.time) for name in names})
 

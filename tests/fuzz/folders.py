@@ -36,7 +36,7 @@ from fuzz.target import Target, scratch
 
 WORDS = Vocabulary(["<unk>", "</s>", "the", "cat", "sat"], [1, 3, 5, 2, 1])
 LINES = "the cat sat\nthe cat\na the\n"
-TRAINING = TrainConfig(epochs=1, batch_size=1, bptt=4, save_every=1)
+TRAINING = TrainConfig(epochs=1, batch_size=1, bptt=4, save_every=1, keep=1)
 
 
 def tensors(data: bytes) -> None:
@@ -135,7 +135,7 @@ def resume(data: bytes) -> None:
     _require_same(again.model.arrays(), saved.model.arrays())  # type: ignore[attr-defined]
     assert all(torch.equal(a, b) for a, b in zip(again.carried, saved.carried, strict=True))
     assert again.record["progress"] == saved.record["progress"]
-    if hashlib.sha1(data).digest()[0] < 8:  # a whole training takes as long as a hundred refusals
+    if hashlib.sha1(data).digest()[0] < 2:  # a whole training takes as long as a hundred refusals
         for _ in train(recurrent(dropout=0.5), corpus(), TRAINING, save=changed, resume=True):
             pass
 
