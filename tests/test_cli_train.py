@@ -181,6 +181,11 @@ def test_a_file_of_options_and_flags_above_it(capsys: pytest.CaptureFixture[str]
         ("lr = -3", "option lr = -3"),
         ("nhid = 0", "--nhid 0"),
         ('model = "transformer"', "--model transformer is not known"),
+        ("tokenizer = 50", "--tokenizer 50: input should be 'words'"),
+        ("[[tokenizer]]", "--tokenizer [{}]: input should be 'words'"),
+        ('vocabulary_size = "many"', "--vocabulary-size many: input should be a valid integer"),
+        ('model = "ngram"\norder = 50', "--order 50: input should be less than or equal to 10"),
+        ('model = "ngram"\nsmoothing = "add-k"\nadd_k = inf', "--add-k inf: input should be a finite number"),
     ],
 )
 def test_a_wrong_file_of_options(

@@ -201,10 +201,12 @@ def _not_by_token(path: Source) -> FormatError:
 def _kenlm(path: Source, first: tuple[int, str], lines: Iterator[tuple[int, str]]) -> Iterator[OutsideToken]:
     for line_number, line in _again(first, lines):
         for position, field in enumerate(line.split("\t"), start=1):
-            if not field.strip() or field.startswith(KENLM_TOTALS):
+            if not field.strip():
                 continue
             place = f"line {line_number}, entry {position}"
             match = KENLM.match(field)
+            if match is None and field.startswith(KENLM_TOTALS):
+                break  # its number stands after a tab
             if match is None:
                 raise FormatError(
                     f"{path}, {place}: {field[:60]!r} is not `word=id length log10`.",
