@@ -185,7 +185,6 @@ def _print_table(rows: list[Row], text: Text, source: str) -> None:
     lines = [("model", "unit", "state", "unknown", "perplexity", "per word", "bits/byte", "events", "<unk>")]
     for name, _, each in rows:
         found = each.score
-        whole = found.protocol.unknown == "word" or not found.unknown
         lines.append(
             (
                 name,
@@ -193,8 +192,8 @@ def _print_table(rows: list[Row], text: Text, source: str) -> None:
                 found.protocol.state,
                 found.protocol.unknown,
                 f"{found.perplexity:,.2f}",
-                f"{found.word_perplexity:,.2f}" if whole else "-",
-                f"{found.bits_per_byte:.4f}" if whole else "-",
+                f"{found.word_perplexity:,.2f}" if found.whole else "-",
+                f"{found.bits_per_byte:.4f}" if found.whole else "-",
                 f"{found.events:,}",
                 f"{found.unknown:,}",
             )

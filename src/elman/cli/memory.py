@@ -6,7 +6,6 @@ commands are in gates.py, connectivity.py and units.py.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -107,7 +106,7 @@ def _print(found: dict[str, UsableContext], source: str) -> None:
     print(f"{'history':>9}" + "".join(f"  {name:>{width}}" for name in found))
     for row, cut in enumerate(first.cuts):
         cells = [each.cuts[row] for each in found.values()]
-        shown = [f"{c.perplexity:.1f} {100 * math.expm1(c.loss):+7.1f} %" for c in cells]
+        shown = [f"{c.perplexity:.1f} {_more(c.loss):+7.1f} %" for c in cells]
         print(f"{cut.history:>9,}" + "".join(f"  {cell:>{width}}" for cell in shown))
     whole = "".join(f"  {f'{each.perplexity:.1f}' + ' ' * 10:>{width}}" for each in found.values())
     print(f"{'whole':>9}{whole}\n")
@@ -121,6 +120,13 @@ def _print(found: dict[str, UsableContext], source: str) -> None:
     print("(the shortest history that costs at most 1 % of the perplexity, as every longer one does)")
     if first.events < FEW:
         print(f"{first.events:,} events are few: take a longer text, or shorter --histories.")
+
+
+def _more(nats: float) -> float:
+    """Nats an event more → per cent of the perplexity more."""
+    from elman.language_model import exponential
+
+    return 100 * (exponential(nats) - 1)
 
 
 def require_drawable(path: Path) -> None:
@@ -145,7 +151,7 @@ def draw(found: dict[str, UsableContext], path: Path) -> None:
     for name, each in found.items():
         k = [cut.history for cut in each.cuts]
         loss, low, high = (
-            [100 * math.expm1(getattr(cut, which)) for cut in each.cuts] for which in ("loss", "low", "high")
+            [_more(getattr(cut, which)) for cut in each.cuts] for which in ("loss", "low", "high")
         )
         (line,) = axes.plot(k, loss, marker="o", markersize=3, label=name)
         axes.fill_between(k, low, high, color=line.get_color(), alpha=0.2, linewidth=0)

@@ -124,8 +124,9 @@ class _Totals:
 
     @property
     def perplexity(self) -> float:
-        mean = self.nats / self.events if self.events else math.nan
-        return math.exp(mean) if mean < 700 else (mean if math.isnan(mean) else math.inf)
+        from elman.language_model import perplexity
+
+        return perplexity(self.nats, self.events)
 
     def as_json(self) -> dict[str, object]:
         return {**vars(self), "bits": self.nats / math.log(2), "perplexity": self.perplexity}

@@ -5,6 +5,7 @@ Not here: what is computed (trace.py, tracing/), the page (explore/).
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -52,7 +53,7 @@ def trace_command(
     first, last
         Tokens of the text to trace, from 0; --last is left out. Gates and gradients: at most 200 tokens.
     top
-        How many of the likeliest next tokens are listed.
+        How many of the likeliest next tokens are listed, at most.
     detail
         --no-detail: neither gates nor gradients, so that a text may be as long as you like.
     html
@@ -117,6 +118,8 @@ def _lines(source: str) -> list[str]:
 
 def _print(found: Trace) -> None:
     """Place, token, bits, rank and the three likeliest, in columns."""
+    from elman.language_model import perplexity
+
     print(
         f"{found.model['name']}: tokens {found.first} to {found.first + len(found.rows)} of {found.total}\n"
     )
@@ -126,8 +129,9 @@ def _print(found: Trace) -> None:
         likeliest = "  ".join(f"{token} {100 * p:.1f} %" for token, p in row.top[:3])
         shown = row.event.token + ("" if not row.event.unknown else "*")
         print(f"{place:>5}  {shown:<{width}}  {row.event.bits:>6.2f}  {row.rank:>6,}  {likeliest}")
-    bits = sum(row.event.bits for row in found.rows)
-    print(f"\n{bits:,.1f} bits, perplexity {2 ** (bits / len(found.rows)):,.1f}, state={found.state}")
+    nats = sum(row.event.nats for row in found.rows)
+    mean = perplexity(nats, len(found.rows))
+    print(f"\n{nats / math.log(2):,.1f} bits, perplexity {mean:,.1f}, state={found.state}")
     if any(row.event.unknown for row in found.rows):
         print("* not in the vocabulary: scored as <unk>")
     print()

@@ -15,12 +15,12 @@ import numpy as np
 from elman.checkpoint import load_model
 from elman.compare.assembly import Candidate
 from elman.compare.bootstrap import Floats
-from elman.compare.outcome import Facts, sample_texts, size_of
+from elman.compare.outcome import Facts, bytes_of, sample_texts
 from elman.compare.outside import LogBase, read_score_file
 from elman.compare.table import Encoding, Scored
 from elman.errors import OptionError, TextError
 from elman.evaluate import event_nats
-from elman.language_model import LanguageModel, Protocol, StatePolicy, UnknownPolicy
+from elman.language_model import LanguageModel, Protocol, StatePolicy, UnknownPolicy, parameter_count
 from elman.text.builtin import BUILTIN
 from elman.text.corpus import Text, encode_string, encode_text
 from elman.text.reading import open_blocks
@@ -125,8 +125,12 @@ def score_model(
     for state in policies:
         nats = _nats(named, text, state, report)
         scored.append(Scored(named.name, nats, text, encoding, replace(protocol, state=state)))
-    numbers, stored = size_of(model)
-    facts = Facts(parameters=numbers, bytes=stored, seconds=None, samples=sample_texts(model, seed))
+    facts = Facts(
+        parameters=parameter_count(model),
+        bytes=bytes_of(model),
+        seconds=None,
+        samples=sample_texts(model, seed),
+    )
     reset = scored[1] if len(scored) > 1 else None
     return Candidate(named.name, kind, scored[0], model.vocabulary, reset, None, facts)
 

@@ -36,7 +36,7 @@ class Explorer:
     def trace(self, key: str, lines: Sequence[str], **options: Any) -> Document:
         """As JSON; options as in TraceOptions."""
         model = self.models[key]
-        chosen = TraceOptions(top=min(TOP, len(model.vocabulary)), **options)
+        chosen = TraceOptions(top=TOP, **options)
         return trace(model, lines, name=self.names[key], options=chosen).as_json()
 
     def full_trace(self, key: str, lines: Sequence[str], state: StatePolicy) -> Document:

@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 from elman.errors import ElmanError, FormatError, TextError
 from elman.ngram import native
 from elman.ngram.arpa_lines import Columns, Lines, shown
-from elman.ngram.backoff import Doubles, Floats, NgramModel, Table, find_rows
+from elman.ngram.backoff import NgramModel
 from elman.ngram.counts import MAX_ORDER, Ints
+from elman.ngram.tables import Doubles, Floats, Table, find_rows
 from elman.text.tokenizers import Tokenizer, Words, tokenizer_from_json
 from elman.text.vocabulary import BOS, EOS, MAX_TOKENS, UNK, Vocabulary
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from elman.errors import FormatError
-from elman.ngram.backoff import Doubles
+from elman.ngram.tables import Doubles
 from elman.text.reading import open_blocks
 
 LONGEST_NUMBER = 40
