@@ -113,7 +113,7 @@ def _write(model: LanguageModel, path: Path, chosen: Format, *, overwrite: bool)
             raise OptionError(
                 "only n-gram models have an ARPA form.", remedy="--to safetensors writes this model."
             )
-        from elman.ngram.arpa import write_arpa
+        from elman.ngram.arpa_writing import write_arpa
 
         write_arpa(model, path)
     elif chosen == "vectors":

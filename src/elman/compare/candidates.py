@@ -21,6 +21,7 @@ from elman.compare.table import Encoding, Scored
 from elman.errors import OptionError, TextError
 from elman.evaluate import event_nats
 from elman.language_model import LanguageModel, Protocol, StatePolicy, UnknownPolicy, parameter_count
+from elman.ngram.arpa_lines import arpa_stem
 from elman.text.builtin import BUILTIN
 from elman.text.corpus import Text, encode_string, encode_text
 from elman.text.reading import open_blocks
@@ -45,10 +46,8 @@ def split_name(argument: str, option: str = "") -> tuple[str, str]:
         return name, path
     if option:
         raise OptionError(f"{option} {argument!r} has no name.", remedy=f"{option} NAME=FILE")
-    stem = Path(argument).name or argument
-    for ending in (".gz", ".arpa", ".lm"):
-        stem = stem.removesuffix(ending)
-    return stem, argument
+    name = Path(argument).name or argument
+    return arpa_stem(name) or name, argument
 
 
 def load_named(arguments: Sequence[str]) -> list[Named]:

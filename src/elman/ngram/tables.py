@@ -23,7 +23,7 @@ class Table:
     """The n-grams of one order, rising by key.
 
     keys           int64 [N_n], prefix · (V + 1) + word; at order 1: 0, 1, … V
-    log10_prob     float32 [N_n]; the row of `<s>` holds 0, as KenLM writes it, and is never used
+    log10_prob     float32 [N_n], -inf for what is impossible; the row of `<s>` holds 0 and is never used
     log10_backoff  float32 [N_n]; 0 where nothing follows; empty at the highest order
     """
 
@@ -61,8 +61,8 @@ def validate(tables: Sequence[Table], vocabulary_size: int) -> None:
         parts = np.array_split(table.keys, 64)  # the remainders of all would double the memory of the keys
         if n > 1 and any((part % base == vocabulary_size).any() for part in parts):
             raise FormatError(f"n-gram model: order {n} holds <s> after another word.")
-        if not (np.isfinite(table.log10_prob).all() and (table.log10_prob <= 0).all()):
-            raise FormatError(f"n-gram model: order {n} holds a log-probability above 0 or not finite.")
-        if not np.isfinite(table.log10_backoff).all():
-            raise FormatError(f"n-gram model: order {n} holds a backoff weight that is not finite.")
+        if not (table.log10_prob <= 0).all():
+            raise FormatError(f"n-gram model: order {n} holds a log-probability above 0 or NaN.")
+        if not (table.log10_backoff < np.inf).all():
+            raise FormatError(f"n-gram model: order {n} holds a backoff weight that is infinite or NaN.")
         below = size
