@@ -53,7 +53,7 @@ SAME: dict[str, tuple[bytes, str]] = {
     "blank end": (edit(b"\n\\end\\\n", b"\n\n  \n"), r"\\end\\ is missing"),
     "blanks beside the end": (edit(b"\\end\\", b" \\end\\ "), r"blanks beside \\end\\"),
     "no last line end": (SMALL[:-1], ""),
-    "text after the end": (SMALL + b"\nhello\n", r"line 23: text after \\end\\ is left out: 'hello'"),
+    "text after the end": (SMALL + b"\nhello\n", r"line 23: text after \\end\\: 'hello'"),
     "blank lines after the end": (SMALL + b"\n  \n\n", ""),
     "UNK": (edit(b"<unk>", b"<UNK>"), ""),
     "CRLF": (SMALL.replace(b"\n", b"\r\n"), ""),

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from elman.cli.app import Json, app, emit, examples, progress
-from elman.cli.models_and_text import Sources, Split, find_texts, models_and_source, short_names
+from elman.cli.models_and_text import (
+    ArpaOptions,
+    Sources,
+    Split,
+    find_texts,
+    load,
+    models_and_source,
+    short_names,
+)
 from elman.errors import OptionError
 
 if TYPE_CHECKING:
@@ -42,6 +50,7 @@ def memory_command(
     split: Split | None = None,
     seed: int = 1,
     figure: Path | None = None,
+    arpa: ArpaOptions | None = None,
     json: Json = False,
 ) -> None:
     """How far back a model looks: its perplexity when all but the last k tokens are taken away.
@@ -66,13 +75,12 @@ def memory_command(
     figure
         Also draw loss against history into this file (.svg, .png, .pdf); needs matplotlib.
     """
-    from elman.checkpoint import load_model
     from elman.memory.context import HISTORIES, usable_context
 
     names, source = models_and_source("memory", models_and_text, "sotu-modern")
     if figure is not None:
         require_drawable(figure)
-    models = [load_model(name) for name in names]
+    models = [load(name, arpa) for name in names]
     labels = short_names(names)
     find = find_texts(source, split, several=len(models) > 1)
     found: dict[str, UsableContext] = {}

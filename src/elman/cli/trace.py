@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from elman.cli.app import Json, app, emit, examples, messages
-from elman.cli.models_and_text import Sources, models_and_source, short_names
+from elman.cli.models_and_text import ArpaOptions, Sources, load, models_and_source, short_names
 from elman.errors import OptionError, TextError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def trace_command(
     top: int = TOP,
     detail: bool = True,
     html: Path | None = None,
+    arpa: ArpaOptions | None = None,
     json: Json = False,
 ) -> None:
     """What a model expected at every token; with --json or --html also every gate, state and gradient.
@@ -64,7 +65,6 @@ def trace_command(
     """
     import torch
 
-    from elman.checkpoint import load_model
     from elman.trace import TraceOptions, trace
 
     torch.set_num_threads(1)  # step by step there is too little to share; two threads wait for each other
@@ -73,7 +73,7 @@ def trace_command(
     if html is not None and not html.parent.is_dir():
         raise OptionError(f"{html} cannot be written: there is no folder {html.parent}.", remedy="make it.")
     lines = _lines(source)
-    models = {label: load_model(name) for name, label in short_names(names).items()}
+    models = {label: load(name, arpa) for name, label in short_names(names).items()}
     if html is not None:
         if first or last is not None or top != TOP or not detail:
             raise OptionError(

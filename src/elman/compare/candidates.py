@@ -50,8 +50,8 @@ def split_name(argument: str, option: str = "") -> tuple[str, str]:
     return arpa_stem(name) or name, argument
 
 
-def load_named(arguments: Sequence[str]) -> list[Named]:
-    """Models by name; raises OptionError for a name used twice and what `load_model` raises."""
+def load_named(arguments: Sequence[str], load: Callable[[str], LanguageModel] = load_model) -> list[Named]:
+    """Models by name; raises OptionError for a name used twice and what `load` raises."""
     named = [split_name(argument) for argument in arguments]
     names = [name for name, _ in named]
     for name in names:
@@ -61,7 +61,7 @@ def load_named(arguments: Sequence[str]) -> list[Named]:
                 reason="a model is called after the last part of its path.",
                 remedy=f"name them apart: first={arguments[names.index(name)]}",
             )
-    return [Named(name, load_model(path)) for name, path in named]
+    return [Named(name, load(path)) for name, path in named]
 
 
 class OriginalText:

@@ -70,7 +70,10 @@ def read_arpa(
             reader.lines.tell("a byte-order mark", line=1)
         return reader.read(tokenizer)
     except TextError as error:
-        raise FormatError(error.cause, reason=error.reason, remedy=error.remedy) from None
+        remedy = error.remedy
+        if error.cause.endswith("is not UTF-8."):
+            remedy = f"name its encoding: --encoding latin-1; or {remedy}"
+        raise FormatError(error.cause, reason=error.reason, remedy=remedy) from None
     except OSError as error:
         raise FormatError(
             f"{path} cannot be read: {error.strerror or error}.", remedy="check the path."
@@ -137,7 +140,7 @@ class _Reader:
                 f"expected \\data\\ and found {shown(found)}", "this is not an ARPA file.", line=number
             )
         if first:
-            lines.tell(f"text before \\data\\ is left out: {shown(found)}", line=number)
+            lines.tell(f"text before \\data\\: {shown(found)}", line=number)
         if line != b"\\data\\":
             lines.tell("blanks beside \\data\\")
 
@@ -278,7 +281,7 @@ class _Reader:
         if line != b"\\end\\":
             lines.tell("blanks beside \\end\\")
         if (more := lines.skip_blank()) is not None:
-            lines.tell(f"text after \\end\\ is left out: {shown(more)}")
+            lines.tell(f"text after \\end\\: {shown(more)}")
 
 
 def _advice(line: bytes) -> str:
