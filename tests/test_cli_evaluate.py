@@ -82,6 +82,9 @@ def test_skipped_unknowns_are_labelled_and_give_no_figure_per_word(
     out, err = capsys.readouterr()
     assert out.splitlines()[-1].split()[5:] == ["-", "-", "20", "2"]
     assert 'left out: "excluding OOVs"' in err
+    (entry,) = printed_json(capsys, "words", "text.txt", "--unknown", "skip")["models"]  # type: ignore[misc]
+    (found,) = entry["scores"]
+    assert (found["word_perplexity"], found["bits_per_byte"]) == (None, None)  # JSON says what the table says
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from torch import Tensor
 from elman import run_folder, storage
 from elman.errors import ElmanError, FormatError, OptionError
 from elman.language_model import LanguageModel
+from elman.ngram.arpa_lines import arpa_stem
 from elman.text.tokenizers import tokenizer_from_json
 from elman.text.vocabulary import Vocabulary
 
@@ -59,21 +60,22 @@ def save_model(model: LanguageModel, folder: str | Path, *, overwrite: bool = Fa
         _write_model(model, temporary)
 
 
-def load_model(path: str | Path) -> LanguageModel:
+def load_model(path: str | Path, *, strict: bool = False, encoding: str = "utf-8") -> LanguageModel:
     """A model, in evaluation mode, from a model folder, a training run (its best, else its latest step), a
-    model of a comparison (its folder `model`) or an ARPA file (`.arpa`, `.arpa.gz`). Nothing is written.
+    model of a comparison (its folder `model`) or an ARPA file (`.arpa`, `.lm`, also packed: `.gz`, `.bz2`,
+    `.xz`), to which alone `strict` and `encoding` belong (see `read_arpa`). Nothing is written.
     Raises FormatError."""
     path = Path(path)
     if path.is_file():
-        if not path.name.endswith((".arpa", ".arpa.gz", ".lm", ".lm.gz")):
+        from elman.ngram.arpa import read_arpa
+
+        if arpa_stem(path.name) is None:
             raise FormatError(
                 f"{path} is a file that is not called .arpa or .arpa.gz.",
                 reason="models are folders; only n-gram models are read from files.",
                 remedy="give the folder of the model, or an ARPA file.",
             )
-        from elman.ngram.arpa import read_arpa
-
-        return read_arpa(path)
+        return read_arpa(path, strict=strict, encoding=encoding)
     if not path.exists():
         raise FormatError(
             f"{path} does not exist.", remedy="give a model folder that `elman train --save` wrote."

@@ -20,7 +20,7 @@ from elman.checkpoint import CONFIG, load_checkpoint, save_checkpoint
 from elman.errors import OptionError
 from elman.evaluate import evaluate
 from elman.generate import GenerationSettings, samples
-from elman.language_model import StatePolicy
+from elman.language_model import StatePolicy, perplexity
 from elman.text.corpus import Corpus, Text
 from elman.text.windows import Windows, carried_windows, sentence_windows
 from elman.training.config import TrainConfig
@@ -28,7 +28,6 @@ from elman.training.device import deterministic
 from elman.training.events import Event, Reason, Sampled, Saved, Started, Step, Stopped, Validated
 from elman.training.interrupt import Interrupted, Interrupts
 from elman.training.log import Log
-from elman.training.progress import perplexity
 from elman.training.schedule import learning_rate
 from elman.training.state import RunState
 from elman.training.update import clip_gradients, guard, window_loss

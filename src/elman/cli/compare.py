@@ -16,6 +16,7 @@ from elman.cli.compare_options import (
     report_path,
     require_sense,
 )
+from elman.cli.models_and_text import ArpaOptions, load
 from elman.errors import ElmanError, OptionError
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ EXAMPLES = examples(
 
 
 @app.command(name="compare", help_epilogue=EXAMPLES)
-def compare_command(*what: str, options: CompareOptions | None = None, json: Json = False) -> None:
+def compare_command(
+    *what: str, options: CompareOptions | None = None, arpa: ArpaOptions | None = None, json: Json = False
+) -> None:
     """Compare language models on one text: a table with intervals, and a page that opens offline.
 
     Without saved models, n-grams, a feed-forward model, an RNN, a GRU, an LSTM and mixtures are
@@ -49,7 +52,7 @@ def compare_command(*what: str, options: CompareOptions | None = None, json: Jso
     chosen = options or CompareOptions()
     require_sense(what, chosen)
     if chosen.text is not None:
-        comparison = _saved_models(what, chosen.text, chosen, begin, quiet=json)
+        comparison = _saved_models(what, chosen.text, chosen, begin, arpa, quiet=json)
     else:
         comparison = _line_up(what[0] if what else DEFAULT_CORPUS, chosen, begin, quiet=json)
     _finish(comparison, chosen, quiet=json)
@@ -135,14 +138,20 @@ def _line_up(source: str, options: CompareOptions, begin: float, *, quiet: bool)
 
 
 def _saved_models(
-    what: Sequence[str], source: str, options: CompareOptions, begin: float, *, quiet: bool
+    what: Sequence[str],
+    source: str,
+    options: CompareOptions,
+    begin: float,
+    arpa: ArpaOptions | None,
+    *,
+    quiet: bool,
 ) -> Comparison:
     """Score saved models (and score files) on one text."""
     from elman.cli import ladder
     from elman.compare.assembly import assemble, subject_of
     from elman.compare.candidates import OriginalText, load_named, outside_candidates, score_model
 
-    named = load_named(what)
+    named = load_named(what, lambda path: load(path, arpa))
     text = OriginalText(source)
     with ladder.Bar() as bar:
         candidates = [

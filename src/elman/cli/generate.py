@@ -12,6 +12,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from elman.cli.app import Json, app, emit, examples, messages
+from elman.cli.models_and_text import ArpaOptions, load
 from elman.errors import OptionError
 from elman.text.fields import line_of
 
@@ -38,6 +39,7 @@ def generate_command(
     samples: Annotated[int, Parameter(name=["--samples", "-n"])] = 1,
     seed: int = 1,
     allow_unknown: Annotated[bool, Parameter(negative="")] = False,
+    arpa: ArpaOptions | None = None,
     json: Json = False,
 ) -> None:
     """Text from a model, printed as it is drawn; n-gram and neural models alike.
@@ -71,7 +73,6 @@ def generate_command(
         Let `<unk>` be generated.
     """
     from elman.beam import BeamSettings, beam_search
-    from elman.checkpoint import load_model
     from elman.generate import DEFAULT_LENGTH, GenerationSettings, generate, read_prompt
     from elman.generate import samples as draw_samples
 
@@ -101,7 +102,7 @@ def generate_command(
             length_penalty=length_penalty or 0.0,
             allow_unknown=allow_unknown,
         )
-    loaded = load_model(model)
+    loaded = load(model, arpa)
     if unknown := read_prompt(loaded, prompt).unknown:
         listed = ", ".join(unknown[:8]) + (" …" if len(unknown) > 8 else "")
         messages.print(f"elman: the model does not know {listed}: it reads <unk> there.")

@@ -6,14 +6,21 @@ commands are in gates.py, connectivity.py and units.py.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
 from elman.cli.app import Json, app, emit, examples, progress
-from elman.cli.models_and_text import Sources, Split, find_texts, models_and_source, short_names
+from elman.cli.models_and_text import (
+    ArpaOptions,
+    Sources,
+    Split,
+    find_texts,
+    load,
+    models_and_source,
+    short_names,
+)
 from elman.errors import OptionError
 
 if TYPE_CHECKING:
@@ -43,6 +50,7 @@ def memory_command(
     split: Split | None = None,
     seed: int = 1,
     figure: Path | None = None,
+    arpa: ArpaOptions | None = None,
     json: Json = False,
 ) -> None:
     """How far back a model looks: its perplexity when all but the last k tokens are taken away.
@@ -67,13 +75,12 @@ def memory_command(
     figure
         Also draw loss against history into this file (.svg, .png, .pdf); needs matplotlib.
     """
-    from elman.checkpoint import load_model
     from elman.memory.context import HISTORIES, usable_context
 
     names, source = models_and_source("memory", models_and_text, "sotu-modern")
     if figure is not None:
         require_drawable(figure)
-    models = [load_model(name) for name in names]
+    models = [load(name, arpa) for name in names]
     labels = short_names(names)
     find = find_texts(source, split, several=len(models) > 1)
     found: dict[str, UsableContext] = {}
@@ -107,7 +114,7 @@ def _print(found: dict[str, UsableContext], source: str) -> None:
     print(f"{'history':>9}" + "".join(f"  {name:>{width}}" for name in found))
     for row, cut in enumerate(first.cuts):
         cells = [each.cuts[row] for each in found.values()]
-        shown = [f"{c.perplexity:.1f} {100 * math.expm1(c.loss):+7.1f} %" for c in cells]
+        shown = [f"{c.perplexity:.1f} {_more(c.loss):+7.1f} %" for c in cells]
         print(f"{cut.history:>9,}" + "".join(f"  {cell:>{width}}" for cell in shown))
     whole = "".join(f"  {f'{each.perplexity:.1f}' + ' ' * 10:>{width}}" for each in found.values())
     print(f"{'whole':>9}{whole}\n")
@@ -121,6 +128,13 @@ def _print(found: dict[str, UsableContext], source: str) -> None:
     print("(the shortest history that costs at most 1 % of the perplexity, as every longer one does)")
     if first.events < FEW:
         print(f"{first.events:,} events are few: take a longer text, or shorter --histories.")
+
+
+def _more(nats: float) -> float:
+    """Nats an event more → per cent of the perplexity more."""
+    from elman.language_model import exponential
+
+    return 100 * (exponential(nats) - 1)
 
 
 def require_drawable(path: Path) -> None:
@@ -145,7 +159,7 @@ def draw(found: dict[str, UsableContext], path: Path) -> None:
     for name, each in found.items():
         k = [cut.history for cut in each.cuts]
         loss, low, high = (
-            [100 * math.expm1(getattr(cut, which)) for cut in each.cuts] for which in ("loss", "low", "high")
+            [_more(getattr(cut, which)) for cut in each.cuts] for which in ("loss", "low", "high")
         )
         (line,) = axes.plot(k, loss, marker="o", markersize=3, label=name)
         axes.fill_between(k, low, high, color=line.get_color(), alpha=0.2, linewidth=0)

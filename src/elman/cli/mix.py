@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from elman.cli.app import Json, app, emit, examples, messages, progress
-from elman.cli.models_and_text import find_texts
+from elman.cli.models_and_text import ArpaOptions, find_texts, load
 from elman.errors import OptionError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def mix_command(
     split: Split | None = None,
     state: Literal["carry", "reset"] = "carry",
     overwrite: Annotated[bool, Parameter(negative="")] = False,
+    arpa: ArpaOptions | None = None,
     json: Json = False,
 ) -> None:
     """One model out of several: P = Σ wᵢ Pᵢ, with the weights that suit a held-out text best.
@@ -62,7 +63,7 @@ def mix_command(
     overwrite
         Replace the model in the --save folder.
     """
-    from elman.checkpoint import load_model, save_model
+    from elman.checkpoint import save_model
     from elman.evaluate import protocol_of, score
     from elman.mixture import Mixture, fit_weights, mix_nats
 
@@ -73,7 +74,7 @@ def mix_command(
         )
     if save is not None and save.exists() and not overwrite and any(save.iterdir() if save.is_dir() else [1]):
         raise OptionError(f"{save} is not empty.", remedy="choose another folder, or --overwrite.")
-    loaded = [load_model(name) for name in models]
+    loaded = [load(name, arpa) for name in models]
     Mixture(loaded, [1.0] * len(loaded))  # refuses models that cannot be mixed before any is scored
     text = find_texts(tune, split or _valid_of(tune), several=False)(loaded[0])
     nats = _nats(models, loaded, text, state)

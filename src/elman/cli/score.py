@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from elman.cli.app import Json, app, emit, examples, messages
+from elman.cli.models_and_text import ArpaOptions, load
 from elman.errors import TextError
 from elman.text.fields import line_of
 
@@ -40,6 +41,7 @@ def score_command(
     format_: Annotated[Literal["tsv", "jsonl"], Parameter(name="--format")] = "tsv",
     state: Literal["reset", "carry"] = "reset",
     unknown: Literal["word", "skip"] = "word",
+    arpa: ArpaOptions | None = None,
     json: Json = False,
 ) -> None:
     """Surprisal in bits of every token or word, or log-probabilities of every sentence, of a text.
@@ -69,11 +71,10 @@ def score_command(
     unknown
         word: an unknown word has the surprisal of `<unk>`. skip: it has none and is left out of sums.
     """
-    from elman.checkpoint import load_model
     from elman.evaluate import protocol_of
     from elman.surprisal import grouped_surprisals, rows
 
-    loaded = load_model(model)
+    loaded = load(model, arpa)
     totals = _Totals()
     documents: list[dict[str, object]] = []
     write = _Writer(format_) if not json else None
@@ -130,8 +131,9 @@ class _Totals:
 
     @property
     def perplexity(self) -> float:
-        mean = self.nats / self.events if self.events else math.nan
-        return math.exp(mean) if mean < 700 else (mean if math.isnan(mean) else math.inf)
+        from elman.language_model import perplexity
+
+        return perplexity(self.nats, self.events)
 
     def as_json(self) -> dict[str, object]:
         return {**vars(self), "bits": self.nats / math.log(2), "perplexity": self.perplexity}

@@ -32,7 +32,7 @@ OUTCOME, NATS = "outcome.json", "nats.safetensors"
 class Facts:
     """The small numbers of a model: see Entry in comparison.py."""
 
-    parameters: int
+    parameters: int | None
     bytes: int
     seconds: float | None
     curve: tuple[CurvePoint, ...] = ()
@@ -61,16 +61,13 @@ class Outcome:
         return load_model(self.folder / INSIDE)
 
 
-def size_of(model: object) -> tuple[int, int]:
-    """(numbers stored, bytes): trainable weights; an n-gram's probabilities and backoffs; a mixture's
-    parts together."""
+def bytes_of(model: object) -> int:
+    """The bytes of all arrays; a mixture's parts together."""
     parts = getattr(model, "models", None)
     if parts is not None:
-        sizes = [size_of(part) for part in parts]
-        return sum(size[0] for size in sizes), sum(size[1] for size in sizes)
+        return sum(map(bytes_of, parts))
     arrays: dict[str, Tensor] = model.arrays()  # type: ignore[attr-defined]
-    numbers = sum(array.numel() for array in arrays.values() if array.is_floating_point())
-    return numbers, sum(array.numel() * array.element_size() for array in arrays.values())
+    return sum(array.numel() * array.element_size() for array in arrays.values())
 
 
 def save_outcome(outcome: Outcome, folder: Path) -> None:
