@@ -178,6 +178,7 @@ def _export(named: dict[str, str], path: Path, text: Path | None, state: Literal
     import torch
 
     from elman.checkpoint import load_model
+    from elman.disk import replace_file
     from elman.explore.answers import Explorer
     from elman.explore.export import static_document, static_page
     from elman.explore.presets import PRESETS
@@ -195,7 +196,7 @@ def _export(named: dict[str, str], path: Path, text: Path | None, state: Literal
 
         document = static_document(explorer, texts, state, presets=PRESETS, progress=traced)
     page = static_page(document, title=" · ".join(named.values()))
-    path.write_text(page, encoding="utf-8")
+    replace_file(path, page)
     messages.print(f"{path}: {len(page) / 1e6:.1f} MB, opens in any browser, without a server or a network.")
 
 
