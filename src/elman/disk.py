@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from elman.errors import ElmanError, FormatError
+from elman.errors import ElmanError, FormatError, OptionError
 from elman.visible import json_text
 
 TEMPORARY = ".tmp-"
@@ -33,6 +33,8 @@ _REASONS = {
     errno.EACCES: "you may not write there",
     errno.EPERM: "you may not write there",
     errno.EIO: "the disk fails",
+    errno.ENOENT: "its folder is not there",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
 }
 _BINARY = getattr(os, "O_BINARY", 0)
 _RENAME_EXCHANGE = 2
@@ -47,6 +49,8 @@ def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     only then is removed. A symbolic link is followed. Raises ElmanError when the disk refuses.
     """
     target = Path(os.path.realpath(folder))
+    if target == Path(os.path.realpath(".")):
+        raise OptionError(f"{folder} is the folder you are in.", remedy="name a folder in it.")
     temporary = _beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -208,14 +208,17 @@ def candidates(run: Path) -> list[Path]:
 
 
 def prune(run: Path, keep: int) -> None:
-    """Remove rubbish, folders newer than `latest`, and all but the latest `keep` and the best."""
+    """Remove rubbish, folders newer than `latest`, and all but the latest `keep` and the best; nothing
+    where that cannot be read."""
     clean(run)
-    latest = pointer(run, LATEST)
+    try:
+        latest, best, folders = pointer(run, LATEST), pointer(run, BEST), step_folders(run)
+    except FormatError:
+        return
     if latest is None:
         return
-    folders = step_folders(run)
     at = folders.index(latest)
-    kept = {*folders[at : at + max(1, keep)], pointer(run, BEST)}
+    kept = {*folders[at : at + max(1, keep)], best}
     for folder in folders:
         if folder not in kept:
             # renamed first: a removal that is cut short must not leave half a step folder

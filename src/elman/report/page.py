@@ -28,7 +28,7 @@ def write_report(comparison: Comparison, path: Path) -> Path:
         replace_file(path, page)
     except ElmanError as error:
         raise OptionError(
-            f"the report: {error.cause}",
+            f"cannot write the report to {error.cause.replace(': cannot be written', '')}",
             reason=error.reason,
             remedy="give --report FILE in a folder that exists, or --no-report.",
         ) from error
