@@ -17,7 +17,7 @@ from elman.cli.compare_options import (
     require_sense,
 )
 from elman.cli.models_and_text import ArpaOptions, load
-from elman.errors import ElmanError, OptionError
+from elman.errors import OptionError
 
 if TYPE_CHECKING:
     from elman.compare.assembly import Candidate
@@ -179,6 +179,7 @@ def _saved_models(
 def _finish(comparison: Comparison, options: CompareOptions, *, quiet: bool) -> None:
     """Verdicts on the screen or JSON on stdout; the page; the numbers beside the models."""
     from elman.cli import ladder
+    from elman.disk import replace_file
     from elman.report import embedded, write_report
 
     document = comparison.as_json()
@@ -186,14 +187,7 @@ def _finish(comparison: Comparison, options: CompareOptions, *, quiet: bool) -> 
     if not quiet:
         ladder.conclusions(comparison)
     if options.save is not None:
-        try:
-            options.save.mkdir(parents=True, exist_ok=True)
-            (options.save / NUMBERS).write_text(embedded(document, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ElmanError(
-                f"cannot write {options.save / NUMBERS}: {error.strerror or error}.",
-                remedy="give another --save folder.",
-            ) from error
+        replace_file(options.save / NUMBERS, embedded(document, indent=1) + "\n")
     if report is not None:
         write_report(comparison, report)
         messages.print(f"Report: {report}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elman.cli.app import Json, emit, examples, progress
-from elman.cli.memory import memory_app, require_drawable
+from elman.cli.memory import memory_app, require_drawable, save_figure
 from elman.cli.models_and_text import ArpaOptions, Sources, load, models_and_source, short_names
 from elman.errors import TextError
 
@@ -145,4 +145,4 @@ def draw(found: dict[str, Connectivity], path: Path) -> None:
         axis.set_yticks(range(len(each.tokens)), each.tokens, fontsize=7)
         axis.set(title=name, xlabel="token read", ylabel="token predicted" if axis is axes[0] else "")
     figure.colorbar(image, ax=axes, label="change of the expectation, nats", shrink=0.8)
-    figure.savefig(path)
+    save_figure(figure, path)

@@ -186,6 +186,7 @@ def _export(
     """The page with the traces of the examples, and of `text`, inside."""
     import torch
 
+    from elman.disk import replace_file
     from elman.explore.answers import Explorer
     from elman.explore.export import static_document, static_page
     from elman.explore.presets import PRESETS
@@ -203,7 +204,7 @@ def _export(
 
         document = static_document(explorer, texts, state, presets=PRESETS, progress=traced)
     page = static_page(document, title=" · ".join(named.values()))
-    path.write_text(page, encoding="utf-8")
+    replace_file(path, page)
     messages.print(f"{path}: {len(page) / 1e6:.1f} MB, opens in any browser, without a server or a network.")
 
 

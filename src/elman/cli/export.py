@@ -150,7 +150,8 @@ def _write_quantized(
 
 
 def _write_safetensors(model: NgramModel | NeuralModel, path: Path) -> None:
-    from elman.storage import encode_tensors, replace_file
+    from elman.disk import replace_file
+    from elman.storage import encode_tensors
 
     parts = {
         "format": "pt",

@@ -7,7 +7,7 @@ commands are in gates.py, connectivity.py and units.py.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
@@ -150,6 +150,14 @@ def require_drawable(path: Path) -> None:
         raise OptionError(f"{path} is no kind of picture.", remedy=f"end it in one of .{', .'.join(known)}")
 
 
+def save_figure(figure: Any, path: Path) -> None:
+    """A picture of matplotlib's, in one step; what was there before stays until it is whole."""
+    from elman.disk import new_file
+
+    with new_file(path) as file:
+        figure.savefig(file, format=path.suffix[1:].lower())
+
+
 def draw(found: dict[str, UsableContext], path: Path) -> None:
     """Loss in per cent against history, both logarithmic, with 95 % intervals."""
     from matplotlib.figure import Figure
@@ -172,4 +180,4 @@ def draw(found: dict[str, UsableContext], path: Path) -> None:
         axis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path)
+    save_figure(figure, path)

@@ -95,13 +95,14 @@ def trace_command(
 def _write_page(
     models: dict[str, LanguageModel], source: str, lines: list[str], state: StatePolicy, path: Path
 ) -> None:
+    from elman.disk import replace_file
     from elman.explore.answers import Explorer
     from elman.explore.export import static_document, static_page
 
     title = "standard input" if source == "-" else Path(source).name
     document = static_document(Explorer(models), [(title, "\n".join(lines))], state)
     page = static_page(document, title=title)
-    path.write_text(page, encoding="utf-8")
+    replace_file(path, page)
     messages.print(f"{path}: {len(page) / 1e6:.1f} MB, opens in any browser, without a server or a network.")
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from elman.errors import ElmanError, FormatError
+from elman.disk import new_file
+from elman.errors import FormatError
 from elman.ngram import native
 from elman.ngram.backoff import NgramModel
 from elman.ngram.tables import Floats
@@ -36,21 +36,12 @@ def write_arpa(model: NgramModel, path: Path | str) -> None:
     bad = next((token for token in model.vocabulary.tokens if "\0" in token), None)
     if bad is not None:
         raise FormatError(f"the token {bad!r} cannot stand in an ARPA file: it holds a NUL.")
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        with temporary.open("xb") as raw:
-            if path.name.endswith(".gz"):
-                with gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=6, mtime=0) as packed:
-                    _write(model, cast(IO[bytes], packed))
-            else:
-                _write(model, raw)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ElmanError(
-            f"{path} cannot be written: {error.strerror or error}.", remedy="choose another path."
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(path) as raw:
+        if path.name.endswith(".gz"):
+            with gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=6, mtime=0) as packed:
+                _write(model, cast(IO[bytes], packed))
+        else:
+            _write(model, raw)
 
 
 def _write(model: NgramModel, out: IO[bytes]) -> None:
