@@ -1,7 +1,7 @@
 """Softmax where logits are huge: what should be 0 is 0, and every loss and gradient is float64's.
 
-The logits are exact in float32, l = size · a + b with small whole a and eighths b: the only error left to make
-is the softmax's own.
+The logits are exact in float32, l = size · a + b with small whole a and eighths b: the only error left to
+make is the softmax's own.
 """
 
 from __future__ import annotations
