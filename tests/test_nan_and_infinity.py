@@ -194,6 +194,19 @@ def test_the_output_layer_has_them_where_torch_has(where: str, threads: int, ins
         torch.set_num_threads(before)
 
 
+def test_an_infinite_gradient_of_a_mean(instructions: str) -> None:
+    """One gradient for all rows, which is announced as 1: a common factor, but not of infinity."""
+    generator = torch.Generator().manual_seed(2)
+    tensors = [torch.randn(*shape, generator=generator) for shape in ((9, H), (31, H), (31,))]
+    targets = torch.randint(31, (9,), generator=generator)
+    for value in VALUES:
+        both = []
+        for loss in (linear_nats, torchs_losses):
+            leaves = [t.clone().requires_grad_() for t in tensors]
+            both.append(torch.autograd.grad(loss(*leaves, targets).sum() * value, leaves))
+        assert all(torch.equal(pattern(a), pattern(e)) for a, e in zip(*both, strict=True))
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_words_that_can_never_come(threads: int, instructions: str) -> None:
     """A bias of -infinity for the first 150 words, more than a chunk holds, and for all but one."""
