@@ -207,6 +207,11 @@ NB_MODULE(_native, m) {
         for (const char* const* name = elman::available(); *name; name++) names.emplace_back(*name);
         return names;
     });
+    m.def("boundaries", [](const std::string& instruction_set) {
+        nb::dict sizes;
+        for (const auto* one = kernels_of(instruction_set).boundaries; one->name; one++) sizes[one->name] = one->size;
+        return sizes;
+    }, "instruction_set"_a);
     m.def("use", [](const std::string& name) { return elman::use(name.c_str()); }, "instruction_set"_a);
     m.def("bf16_is_faster", &elman::bf16_is_faster);
     m.def("pool", [] { return std::string(elman::pool()); });

@@ -165,9 +165,9 @@ class _LinearNats(torch.autograd.Function):
 
 
 def _common_factor(dnats: Tensor, gradient: Tensor) -> float | None:
-    """c with dnats = c · gradient, or None."""
+    """c with dnats = c · gradient, or None. Finite: dl = c (P - 1) is NaN where c is infinite, c dl is not."""
     if not dnats.numel() or torch.equal(dnats, gradient):
         return 1.0
     first, other = dnats.flatten()[0], gradient.flatten()[0]
-    uniform = bool((dnats == first).all()) and bool((gradient == other).all())
+    uniform = bool((dnats == first).all() and first.isfinite()) and bool((gradient == other).all())
     return float(first / other) if uniform and float(other) != 0.0 else None
