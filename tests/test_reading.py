@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elman.errors import TextError
-from elman.text import reading
-from elman.text.reading import content_digest, open_blocks, open_lines
+from elman.text import opening, reading
+from elman.text.opening import content_digest
+from elman.text.reading import open_blocks, open_lines
 
 
 def lines_of(tmp_path: Path, content: bytes) -> list[bytes]:
@@ -176,7 +177,7 @@ def test_an_error_while_reading_is_told(tmp_path: Path, monkeypatch: pytest.Monk
         def read1(self, size: int | None = -1) -> bytes:
             raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(reading, "_unpacked", lambda stream: Broken())
+    monkeypatch.setattr(opening, "_unpacked", lambda *_: ("", Broken()))
     assert "reading stopped" in str(refused_quietly(tmp_path))
 
 

@@ -107,14 +107,14 @@ def _write_page(
 
 
 def _lines(source: str) -> list[str]:
-    from elman.text.reading import open_lines
+    from elman.text.reading import read_text
 
     if source != "-" and not Path(source).exists():
         raise TextError(
             f"{source} does not exist.",
             remedy=f'give a text file, or the text itself: echo "{source}" | elman trace MODEL -',
         )
-    return [line.decode() for line in open_lines("-" if source == "-" else Path(source))]
+    return read_text("-" if source == "-" else Path(source)).split("\n")[:-1]
 
 
 def _print(found: Trace) -> None:
