@@ -31,6 +31,7 @@ BUFFER = 1 << 20
 WAIT = 10.0
 """Seconds in which a named pipe must find a writer."""
 
+_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
 _BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
 _ENOUGH = 10  # bytes that tell an archive from a text
 _OWN_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)|/dev/stdin")
@@ -103,14 +104,14 @@ def open_stream(source: Source, progress: Progress | None = None, digest: str = 
 
 
 def _unpacked(raw: io.BufferedReader[_Counted], start: bytes, name: str) -> tuple[str, io.BufferedIOBase]:
-    if start[:2] == b"\x1f\x8b":
+    if start.startswith(_MAGIC[0]):
         return "gzip", cast(io.BufferedIOBase, gzip.GzipFile(fileobj=raw))
     try:
         if _BZIP2.match(start):
             import bz2
 
             return "bzip2", cast(io.BufferedIOBase, bz2.BZ2File(raw))
-        if start == b"\xfd7zXZ\0":
+        if start.startswith(_MAGIC[2]):
             import lzma
 
             return "xz", cast(io.BufferedIOBase, lzma.LZMAFile(raw))
@@ -120,6 +121,12 @@ def _unpacked(raw: io.BufferedReader[_Counted], start: bytes, name: str) -> tupl
             remedy="unpack it first: bunzip2 or unxz.",
         ) from None
     return "", raw
+
+
+def _may_be_packed(start: bytes) -> bool:
+    """Whether more bytes must be seen to tell."""
+    alike = any(start.startswith(magic) or magic.startswith(start) for magic in _MAGIC)
+    return alike and len(start) < _ENOUGH
 
 
 def _lzma_error() -> type[Exception]:
@@ -219,6 +226,10 @@ class _Counted(io.RawIOBase):
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         piece = self._stream.read1(len(buffer))  # what is there: a pipe is answered as it flows
+        while not self._done and piece and _may_be_packed(piece):
+            if not (more := self._stream.read1(len(buffer) - len(piece))):
+                break
+            piece += more
         buffer[: len(piece)] = piece
         self._done += len(piece)
         if self._digest:
