@@ -30,7 +30,18 @@ class ElmanError(Exception):
 
 
 class TextError(ElmanError):
-    """A text cannot be read or is not what a language model can be trained on or scored."""
+    """A text cannot be read or is not what a language model can be trained on or scored.
+
+    line  the number of the first line that is wrong, from 1, where it is known
+    """
+
+    line: int | None = None
+
+    def at(self, name: str, line: int) -> TextError:
+        """The same with its place."""
+        placed = TextError(f"{name}, line {line}: {self.cause}", reason=self.reason, remedy=self.remedy)
+        placed.line = line
+        return placed
 
 
 class FormatError(ElmanError):

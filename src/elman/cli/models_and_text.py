@@ -89,11 +89,14 @@ def find_texts(source: str, split: Split | None, *, several: bool) -> Callable[[
     """A function from a model to the text in the model's tokens; like tokens are encoded once."""
     from elman.text.builtin import BUILTIN
     from elman.text.corpus import encode_string, encode_text
-    from elman.text.reading import open_blocks
+    from elman.text.opening import Source, content_digest, read_once
+    from elman.text.reading import read_text
     from elman.text.sources import SPLITS, find_corpus
 
     known: list[tuple[LanguageModel, Text]] = []
-    held = b"".join(open_blocks("-")).decode() if source == "-" and several else None
+    digests: list[str] = []  # of a file that models read in their own tokens: they shall read the same
+    where: Source = "-" if source == "-" else Path(source)
+    held = read_text(where) if several and read_once(where) else None
     corpus = find_corpus(source) if source in BUILTIN or Path(source).is_dir() else None
 
     def encode(model: LanguageModel) -> Text:
@@ -103,7 +106,9 @@ def find_texts(source: str, split: Split | None, *, several: bool) -> Callable[[
         if corpus is None:
             if source != "-" and not Path(source).exists():
                 find_corpus(source)  # says what is near
-            text = encode_text("-" if source == "-" else Path(source), *tokens)
+            if several and not digests:
+                digests.append(content_digest(Path(source)))
+            text = encode_text(where, *tokens, digest="".join(digests))
             return text if split is None else _part(text, split, source)
         place = SPLITS.index(split or "test")
         if source in BUILTIN:

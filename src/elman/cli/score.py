@@ -73,12 +73,14 @@ def score_command(
     """
     from elman.evaluate import protocol_of
     from elman.surprisal import grouped_surprisals, rows
+    from elman.text.opening import name_of
 
     loaded = load(model, arpa)
     totals = _Totals()
     documents: list[dict[str, object]] = []
     write = _Writer(format_) if not json else None
-    for sentence in grouped_surprisals(loaded, _groups(text), state=state):
+    name = name_of("-" if text == "-" else Path(text))
+    for sentence in grouped_surprisals(loaded, _groups(text), state=state, name=name):
         totals.add(sentence, skip=unknown == "skip")
         found = rows(sentence, per=per, unknown=unknown)
         if write is None:
@@ -86,7 +88,6 @@ def score_command(
         else:
             write.rows(found)
     if not totals.sentences:
-        name = "standard input" if text == "-" else text
         raise TextError(f"{name} is empty: there is no sentence to score.", remedy="give a text with a line.")
     protocol = str(protocol_of(loaded, unknown=unknown, state=state))
     if json:
@@ -109,7 +110,7 @@ def _groups(text: str) -> Iterator[list[str]]:
     from elman.surprisal import GROUP
     from elman.text.reading import open_blocks
 
-    for block in open_blocks("-" if text == "-" else Path(text)):
+    for block in open_blocks("-" if text == "-" else Path(text), endless=True):
         lines = block[:-1].decode().split("\n")
         for first in range(0, len(lines), GROUP):
             yield lines[first : first + GROUP]

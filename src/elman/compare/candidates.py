@@ -24,7 +24,8 @@ from elman.language_model import LanguageModel, Protocol, StatePolicy, UnknownPo
 from elman.ngram.arpa_lines import arpa_stem
 from elman.text.builtin import BUILTIN
 from elman.text.corpus import Text, encode_string, encode_text
-from elman.text.reading import open_blocks
+from elman.text.opening import Source, content_digest, read_once
+from elman.text.reading import open_blocks, read_text
 from elman.text.sources import SPLITS, find_corpus
 
 Report = Callable[[str, str, int, int], None]
@@ -77,10 +78,14 @@ class OriginalText:
         if self.corpus is None and source != "-" and not Path(source).exists():
             find_corpus(source)  # says what is near
         self.held: str | None = None
-        if source == "-":
-            self.held = b"".join(open_blocks("-")).decode()
+        self.content = ""
+        where: Source = "-" if source == "-" else Path(source)
+        if read_once(where):
+            self.held = read_text(where)
         elif self.corpus is not None:
             self.held = b"".join(self.corpus.parts[SPLITS.index("test")](None)).decode()
+        else:
+            self.content = content_digest(Path(source))
         self.known: dict[Encoding, Text] = {}
 
     @property
@@ -91,7 +96,8 @@ class OriginalText:
     def digest(self) -> str:
         """12 hexadecimal digits of the text itself."""
         digest = hashlib.sha256()
-        for block in [self.held.encode()] if self.held is not None else open_blocks(Path(self.source)):
+        whole = None if self.held is None else [self.held.encode()]
+        for block in whole or open_blocks(Path(self.source), digest=self.content):
             digest.update(block)
         return digest.hexdigest()[:12]
 
@@ -101,7 +107,7 @@ class OriginalText:
         if encoding not in self.known:
             tokens = model.tokenizer, model.vocabulary
             text = (
-                encode_text(Path(self.source), *tokens)
+                encode_text(Path(self.source), *tokens, digest=self.content)
                 if self.held is None
                 else encode_string(self.held, *tokens)
             )

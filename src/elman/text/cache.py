@@ -28,6 +28,7 @@ FORMAT = 3
 _FILES = ("whole", "words", "bytes")
 _BUILDING = ".building-"
 _DAY = 86_400.0
+_ATTEMPTS = 10
 
 
 class DamagedCache(Exception):
@@ -81,17 +82,24 @@ def building_folder(root: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix=_BUILDING, dir=root))
 
 
-def publish(built: Path, folder: Path) -> Path:
-    """Move a finished folder to its place; where another program was faster, keep that one. → where it is."""
-    if folder.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-    try:
-        built.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-        shutil.rmtree(built, ignore_errors=True)
-    return folder
+def publish(built: Path, folder: Path) -> None:
+    """Move a finished folder to its place. A whole one that is there stays, as another program was faster; a
+    damaged one goes. Raises OSError where neither can be done."""
+    for _ in range(_ATTEMPTS):
+        try:
+            built.rename(folder)
+            return
+        except OSError:
+            try:
+                if read_cache(folder) is not None:
+                    shutil.rmtree(built, ignore_errors=True)
+                    return
+            except DamagedCache:
+                aside = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=folder.parent))
+                with contextlib.suppress(OSError):  # another program may have moved it
+                    folder.rename(aside)
+                shutil.rmtree(aside, ignore_errors=True)
+    built.rename(folder)
 
 
 def forget(folder: Path) -> None:

@@ -21,7 +21,8 @@ from elman.errors import ElmanError, FormatError, TextError
 from elman.text import cache as store
 from elman.text.building import Report, TextSettings, build, key_of
 from elman.text.encoding import Encoder, encode_all
-from elman.text.reading import Source, name_of, open_blocks, with_line_feeds
+from elman.text.opening import Source, name_of
+from elman.text.reading import open_blocks, with_line_feeds
 from elman.text.sources import SPLITS, CorpusSource, find_corpus
 from elman.text.tokenizers import Tokenizer, tokenizer_from_json
 from elman.text.vocabulary import Vocabulary
@@ -161,12 +162,11 @@ def _build_in(
     building = store.building_folder(root)
     try:
         build(source, resolved, building, report)
-        built = store.read_cache(store.publish(building, folder))
+        built = _read(building)
+        store.publish(building, folder)  # what is mapped stays mapped, wherever it lies
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
-    if built is None:
-        raise OSError(None, "the folder vanished")
     return built
 
 
@@ -175,9 +175,16 @@ def _build_aside(source: CorpusSource, resolved: dict[str, Any], report: Report)
     building = Path(tempfile.mkdtemp(prefix="elman-"))
     try:
         build(source, resolved, building, report)
-        built = store.read_cache(building)
+        return _read(building)
     finally:
         store.forget(building)
+
+
+def _read(building: Path) -> Built:
+    try:
+        built = store.read_cache(building)
+    except store.DamagedCache as error:
+        raise OSError(None, str(error)) from None
     if built is None:
         raise OSError(None, "the folder vanished")
     return built
@@ -213,9 +220,17 @@ _IN_MEMORY = 1 << 26
 
 
 def encode_text(
-    source: Path | str, tokenizer: Tokenizer, vocabulary: Vocabulary, *, progress: Report | None = None
+    source: Path | str,
+    tokenizer: Tokenizer,
+    vocabulary: Vocabulary,
+    *,
+    progress: Report | None = None,
+    digest: str = "",
 ) -> Text:
-    """A file (or "-") as a model sees it; streams, and is memory-mapped when large. Raises TextError."""
+    """A file (or "-") as a model sees it; streams, and is memory-mapped when large. Raises TextError.
+
+    digest  of the file (`content_digest`), where it must be the one that was seen before
+    """
     path: Source = "-" if source == "-" else Path(source)
     name = name_of(path)
     size = path.stat().st_size if isinstance(path, Path) and path.is_file() else 0
@@ -224,9 +239,9 @@ def encode_text(
             sink.write(np.array([Vocabulary.eos_id], dtype="<i4").tobytes())
             encoder = Encoder(tokenizer, vocabulary, sink)
             encoder.begin(name)
-            encode_all(
-                encoder, open_blocks(path, lambda done: progress(name, done, size) if progress else None)
-            )
+            told = progress or (lambda what, done, total: None)
+            blocks = open_blocks(path, lambda done: told(name, done, size), digest=digest)
+            encode_all(encoder, blocks)
             sink.flush()
             sink.seek(0)
             whole: NDArray[np.int32] = (
