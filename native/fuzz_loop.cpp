@@ -53,10 +53,11 @@ void died() {
 
 Input changed(const std::vector<Input>& corpus, std::mt19937_64& draw) {
     static const uint8_t telling[] = {0, 1, 9, 10, 11, 13, 31, 32, 33, 60, 62, 127, 128, 160, 194, 226, 239, 254, 255};
+    static const std::string marks[] = {"<s>", "</s>", "<unk>", " <s> ", "\n", "\xc2\xa0"};
     Input input = corpus[draw() % corpus.size()];
     for (int change = 0, changes = 1 + static_cast<int>(draw() % 5); change < changes; change++) {
         size_t at = input.empty() ? 0 : draw() % input.size();
-        switch (draw() % 8) {
+        switch (draw() % 9) {
             case 0: if (!input.empty()) input[at] ^= static_cast<uint8_t>(1u << draw() % 8); break;
             case 1: if (!input.empty()) input[at] = static_cast<uint8_t>(draw()); break;
             case 2: if (!input.empty()) input[at] = telling[draw() % sizeof telling]; break;
@@ -67,7 +68,12 @@ Input changed(const std::vector<Input>& corpus, std::mt19937_64& draw) {
                     input.erase(input.begin() + static_cast<long>(at),
                                 input.begin() + static_cast<long>(std::min(input.size(), at + 1 + draw() % 16)));
                 break;
-            case 6: {  // a piece of itself, elsewhere
+            case 6: {
+                const std::string& mark = marks[draw() % std::size(marks)];
+                input.insert(input.begin() + static_cast<long>(at), mark.begin(), mark.end());
+                break;
+            }
+            case 7: {  // a piece of itself, elsewhere
                 Input piece(input.begin() + static_cast<long>(at),
                             input.begin() + static_cast<long>(std::min(input.size(), at + draw() % 24)));
                 size_t to = input.empty() ? 0 : draw() % input.size();
