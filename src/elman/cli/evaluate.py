@@ -148,7 +148,8 @@ def _notes(rows: list[Row]) -> list[str]:
             "These models cut the text into different tokens: compare them per word and in bits per byte, "
             "never by the first perplexity."
         )
-    unlike = any(model.vocabulary != first.vocabulary for _, model, _ in rows)
+    known = set(first.vocabulary.tokens)
+    unlike = any(set(model.vocabulary.tokens) != known for _, model, _ in rows)
     if unlike and any(one.unknown for one in scores):
         notes.append(
             "These models know different words, and some words of the text are unknown: the model that knows "

@@ -51,10 +51,12 @@ class Encoding:
     tokenizer: str
     vocabulary: str
     size: int
+    words: str = ""  # the tokens in any order
 
     @classmethod
     def of(cls, vocabulary: Vocabulary, tokenizer: Tokenizer) -> Encoding:
-        return cls(json.dumps(tokenizer.as_json(), sort_keys=True), vocabulary.digest, len(vocabulary))
+        cut = json.dumps(tokenizer.as_json(), sort_keys=True)
+        return cls(cut, vocabulary.digest, len(vocabulary), vocabulary.words_digest)
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ def _unit(scored: Sequence[Scored], per: Per | None) -> tuple[Per, list[str]]:
 
 
 def _require_vocabulary(first: Scored, model: Scored) -> None:
-    unlike = first.encoding.vocabulary != model.encoding.vocabulary
+    unlike = first.encoding != model.encoding and not (first.encoding.words == model.encoding.words != "")
     unknown = max(first.text.unknown, model.text.unknown)
     if unlike and unknown and model.protocol.unknown == "word":
         sizes = f"{first.encoding.size:,} and {model.encoding.size:,} tokens"
