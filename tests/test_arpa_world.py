@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import math
 import re
 from pathlib import Path
 
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from elman.errors import FormatError, OptionError
+from elman.errors import FormatError, OptionError, ProtocolError
+from elman.evaluate import evaluate, protocol_of
 from elman.ngram.arpa import PREAMBLE, read_arpa
 from elman.ngram.arpa_lines import arpa_stem
 from elman.ngram.arpa_writing import write_arpa
 from elman.ngram.backoff import NgramModel
+from elman.text.corpus import encode_string
 from test_arpa import SMALL, put, require_same, written
 from test_arpa_lines import edit
 
@@ -219,6 +222,16 @@ def test_without_marks_of_sentences(tmp_path: Path) -> None:
     for mark in ("<s>; a sentence begins without", "</s>; the end of a sentence is impossible"):
         assert f"does not list {mark}" in notes
     assert kenlms(tmp_path / "model.arpa") is None
+    found = evaluate(model, encode_string("a b\na z\n\n", model.tokenizer, model.vocabulary))
+    assert (found.events, found.unknown, found.protocol.end_of_sentence) == (4, 1, False)
+    words = -np.log(10) * np.sum([-0.30103, -0.125, -0.30103, -0.1 - 0.5229])
+    assert math.isclose(found.nats, words, rel_tol=1e-6)
+    assert math.isclose(found.word_perplexity, np.exp(words / 4), rel_tol=1e-6)
+    assert math.isnan(found.bits_per_byte)
+    for own, others in ((found.protocol, False), (protocol_of(read_arpa(put(tmp_path, SMALL))), True)):
+        assert own.end_of_sentence is others
+    with pytest.raises(ProtocolError, match="</s> is an event in one"):
+        own.require_comparable(found.protocol)
     with pytest.raises(FormatError, match="does not list </s>"):
         read_arpa(put(tmp_path, swap((b"-0.5\t</s>\t0\n", b""), (b"1=5", b"1=4"))), strict=True)
 

@@ -135,6 +135,11 @@ class Mixture:
         return mixture
 
     @property
+    def ends_sentences(self) -> bool:
+        """Whether one of its models gives `</s>` a probability."""
+        return any(getattr(model, "ends_sentences", True) for model in self.models)
+
+    @property
     def parameter_count(self) -> int:
         """Of its models together."""
         return sum(parameter_count(model) or 0 for model in self.models)

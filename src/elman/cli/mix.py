@@ -84,7 +84,7 @@ def mix_command(
     text = find_texts(tune, split or _valid_of(tune), several=False)(mixture)
     nats = _nats(models, mixture.aligned, text, state)
     weights = fit_weights(nats)
-    protocol = protocol_of(loaded[0], state=state)
+    protocol = protocol_of(mixture, state=state)
     scores = [score(row, text, protocol) for row in nats]
     mixed = score(mix_nats(nats, weights), text, protocol)
     if save is not None:

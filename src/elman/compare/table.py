@@ -41,7 +41,6 @@ from elman.text.tokenizers import Tokenizer
 from elman.text.vocabulary import Vocabulary
 
 FEW_SENTENCES = 30
-UNK_ID = 0  # fixed by Vocabulary
 
 
 @dataclass(frozen=True)
@@ -267,8 +266,7 @@ def _kept(scored: Sequence[Scored]) -> NDArray[np.bool_]:
                 f"{scored[0].name} counts {len(kept):,} events and {model.name} {model.text.events:,}.",
                 reason="they were scored on different texts.",
             )
-        if model.protocol.unknown == "skip":
-            kept &= np.asarray(model.text.ids) != UNK_ID
+        kept &= model.protocol.counted(np.asarray(model.text.ids))
     if not kept.any():
         raise ProtocolError("every token of the text is unknown: nothing is left to compare.")
     return kept
