@@ -28,7 +28,8 @@ def protocol_of(
     model: LanguageModel, *, unknown: UnknownPolicy = "word", state: StatePolicy = "carry"
 ) -> Protocol:
     """The protocol under which `evaluate` counts with these options."""
-    return Protocol(unit=model.tokenizer.unit, unknown=unknown, state=state)
+    ends = bool(getattr(model, "ends_sentences", True))
+    return Protocol(unit=model.tokenizer.unit, unknown=unknown, state=state, end_of_sentence=ends)
 
 
 def evaluate(
@@ -53,14 +54,15 @@ def score(nats: np.ndarray | Iterable[np.ndarray], text: Text, protocol: Protoco
     """
     if protocol.unknown not in ("word", "skip"):
         raise OptionError(f"unknown policy {protocol.unknown!r} is unknown.", remedy='use "word" or "skip".')
-    total, unknown = [], 0
+    total, events, unknown = [], 0, 0
     for part, ids in _aligned(nats, text):
-        unknown_here = ids == UNK_ID
-        unknown += int(np.count_nonzero(unknown_here))
-        total.append(float((part[~unknown_here] if protocol.unknown == "skip" else part).sum()))
+        counted = protocol.counted(ids)
+        events += int(np.count_nonzero(counted))
+        unknown += int(np.count_nonzero(ids == UNK_ID))
+        total.append(float(part[counted].sum()))
     return Score(
         nats=math.fsum(total) if all(map(math.isfinite, total)) else sum(total),
-        events=text.events - (unknown if protocol.unknown == "skip" else 0),
+        events=events,
         words=int(text.words.sum(dtype=np.int64)),
         bytes=int(text.bytes.sum(dtype=np.int64)),
         unknown=unknown,
@@ -138,7 +140,7 @@ def breakdown(
         nonlocal offset
         for part, ids in _aligned(nats, text):
             places, offset = _places(ids, offset)
-            kept = ids != UNK_ID if protocol.unknown == "skip" else np.ones(len(ids), dtype=bool)
+            kept = protocol.counted(ids)
             by_place.add(np.searchsorted(POSITION_EDGES, places[kept]), part[kept])
             if frequency is not None:
                 by_count.add(frequency[ids[kept]], part[kept])

@@ -22,7 +22,7 @@ from elman.event_nats import device_of, evaluating
 from elman.gradients.reading import read_back, unrollable
 from elman.gradients.unrolling import Unrolled
 from elman.gradients.vanishing import triangle
-from elman.language_model import LanguageModel, State, StatePolicy, read
+from elman.language_model import LanguageModel, State, StatePolicy, read, require_no_nan
 from elman.surprisal import surprisals
 from elman.tracing.document import Array, GradientTrace, LayerTrace, Row, Trace, model_card
 
@@ -141,6 +141,7 @@ def _expected(
     tokens = model.vocabulary.tokens
     for token, target in pairwise(stream):
         state, logs = model.advance(state, token)
+        require_no_nan(logs)
         values, places = logs[0].topk(min(top, len(tokens)))
         rank = 1 + int((logs[0] > logs[0, target]).sum())
         likeliest = zip(places.tolist(), values.exp().tolist(), strict=True)

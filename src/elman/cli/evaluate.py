@@ -5,6 +5,7 @@ Not here: what is computed (evaluate.py), row by row (score.py). Only options, t
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -148,18 +149,27 @@ def _notes(rows: list[Row]) -> list[str]:
             "These models cut the text into different tokens: compare them per word and in bits per byte, "
             "never by the first perplexity."
         )
-    unlike = any(model.vocabulary != first.vocabulary for _, model, _ in rows)
+    known = set(first.vocabulary.tokens)
+    unlike = any(set(model.vocabulary.tokens) != known for _, model, _ in rows)
     if unlike and any(one.unknown for one in scores):
         notes.append(
             "These models know different words, and some words of the text are unknown: the model that knows "
             "fewer has the easier task. Compare models of one vocabulary, or texts without unknown words."
         )
     told: dict[tuple[str, int, int], list[str]] = {}
+    told_ends: list[str] = []
     for name, _, each in rows:
         found = each.score
         of = found.events + (found.unknown if found.protocol.unknown == "skip" else 0)
+        if not found.protocol.end_of_sentence:
+            told_ends.append(name)
         if found.unknown:
             told.setdefault((found.protocol.unknown, found.unknown, of), []).append(name)
+    if told_ends:
+        notes.append(
+            f"{', '.join(dict.fromkeys(told_ends))}: without </s>, so that ends of sentences do not count: "
+            "the perplexity is that of the words alone."
+        )
     for (policy, unknown, of), names in told.items():
         share = (
             f"{', '.join(dict.fromkeys(names))}: {unknown:,} of {of:,} events ({100 * unknown / of:.1f} %)"
@@ -192,8 +202,8 @@ def _print_table(rows: list[Row], text: Text, source: str) -> None:
                 found.protocol.state,
                 found.protocol.unknown,
                 f"{found.perplexity:,.2f}",
-                f"{found.word_perplexity:,.2f}" if found.whole else "-",
-                f"{found.bits_per_byte:.4f}" if found.whole else "-",
+                "-" if math.isnan(found.word_perplexity) else f"{found.word_perplexity:,.2f}",
+                "-" if math.isnan(found.bits_per_byte) else f"{found.bits_per_byte:.4f}",
                 f"{found.events:,}",
                 f"{found.unknown:,}",
             )

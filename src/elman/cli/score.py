@@ -76,12 +76,13 @@ def score_command(
     from elman.text.opening import name_of
 
     loaded = load(model, arpa)
+    protocol = protocol_of(loaded, unknown=unknown, state=state)
     totals = _Totals()
     documents: list[dict[str, object]] = []
     write = _Writer(format_) if not json else None
     name = name_of("-" if text == "-" else Path(text))
     for sentence in grouped_surprisals(loaded, _groups(text), state=state, name=name):
-        totals.add(sentence, skip=unknown == "skip")
+        totals.add(sentence, skip=unknown == "skip", ends=protocol.end_of_sentence)
         found = rows(sentence, per=per, unknown=unknown)
         if write is None:
             documents.extend(found)
@@ -89,14 +90,13 @@ def score_command(
             write.rows(found)
     if not totals.sentences:
         raise TextError(f"{name} is empty: there is no sentence to score.", remedy="give a text with a line.")
-    protocol = str(protocol_of(loaded, unknown=unknown, state=state))
     if json:
         emit(
             {
                 "model": model,
                 "text": text,
                 "per": per,
-                "protocol": protocol,
+                "protocol": str(protocol),
                 **totals.as_json(),
                 "rows": documents,
             }
@@ -124,11 +124,14 @@ class _Totals:
         self.sentences = self.events = self.unknown = 0
         self.nats = 0.0
 
-    def add(self, sentence: SentenceSurprisal, *, skip: bool) -> None:
+    def add(self, sentence: SentenceSurprisal, *, skip: bool, ends: bool) -> None:
+        """skip  leave out unknown tokens; ends  `</s>`, the last token, counts."""
+        tokens = sentence.tokens if ends else sentence.tokens[:-1]
+        counted = [token.nats for token in tokens if not (skip and token.unknown)]
         self.sentences += 1
         self.unknown += sentence.unknown
-        self.events += len(sentence.tokens) - (sentence.unknown if skip else 0)
-        self.nats += sentence.known_nats if skip else sentence.nats
+        self.events += len(counted)
+        self.nats += math.fsum(counted)
 
     @property
     def perplexity(self) -> float:

@@ -19,8 +19,8 @@ from elman.compare.outcome import Facts, bytes_of, sample_texts
 from elman.compare.outside import LogBase, read_score_file
 from elman.compare.table import Encoding, Scored
 from elman.errors import OptionError, TextError
-from elman.evaluate import event_nats
-from elman.language_model import LanguageModel, Protocol, StatePolicy, UnknownPolicy, parameter_count
+from elman.evaluate import event_nats, protocol_of
+from elman.language_model import LanguageModel, StatePolicy, UnknownPolicy, parameter_count
 from elman.ngram.arpa_lines import arpa_stem
 from elman.text.builtin import BUILTIN
 from elman.text.corpus import Text, encode_string, encode_text
@@ -123,7 +123,7 @@ def score_model(
     """A saved model on the text, carried and, where that differs, reset."""
     model, text = named.model, source.read(named.model)
     encoding = Encoding.of(model.vocabulary, model.tokenizer)
-    protocol = Protocol(unit=model.tokenizer.unit, unknown=unknown)
+    protocol = protocol_of(model, unknown=unknown)
     kind = str(getattr(model, "kind", "model"))
     policies: tuple[StatePolicy, ...] = ("carry",) if kind == "ngram" else ("carry", "reset")
     scored = []

@@ -41,7 +41,6 @@ from elman.text.tokenizers import Tokenizer
 from elman.text.vocabulary import Vocabulary
 
 FEW_SENTENCES = 30
-UNK_ID = 0  # fixed by Vocabulary
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,12 @@ class Encoding:
     tokenizer: str
     vocabulary: str
     size: int
+    words: str = ""  # the tokens in any order
 
     @classmethod
     def of(cls, vocabulary: Vocabulary, tokenizer: Tokenizer) -> Encoding:
-        return cls(json.dumps(tokenizer.as_json(), sort_keys=True), vocabulary.digest, len(vocabulary))
+        cut = json.dumps(tokenizer.as_json(), sort_keys=True)
+        return cls(cut, vocabulary.digest, len(vocabulary), vocabulary.words_digest)
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ def _unit(scored: Sequence[Scored], per: Per | None) -> tuple[Per, list[str]]:
 
 
 def _require_vocabulary(first: Scored, model: Scored) -> None:
-    unlike = first.encoding.vocabulary != model.encoding.vocabulary
+    unlike = first.encoding != model.encoding and not (first.encoding.words == model.encoding.words != "")
     unknown = max(first.text.unknown, model.text.unknown)
     if unlike and unknown and model.protocol.unknown == "word":
         sizes = f"{first.encoding.size:,} and {model.encoding.size:,} tokens"
@@ -265,8 +266,7 @@ def _kept(scored: Sequence[Scored]) -> NDArray[np.bool_]:
                 f"{scored[0].name} counts {len(kept):,} events and {model.name} {model.text.events:,}.",
                 reason="they were scored on different texts.",
             )
-        if model.protocol.unknown == "skip":
-            kept &= np.asarray(model.text.ids) != UNK_ID
+        kept &= model.protocol.counted(np.asarray(model.text.ids))
     if not kept.any():
         raise ProtocolError("every token of the text is unknown: nothing is left to compare.")
     return kept
