@@ -19,7 +19,9 @@ from elman.checkpoint import load_model as load_model
 from elman.errors import FormatError, OptionError
 from elman.kernels import native
 from elman.language_model import State
+from elman.storage import DAMAGED
 from elman.text.corpus import Corpus
+from elman.text.windows import Windows
 from elman.training.config import TrainConfig, differences
 from elman.training.progress import Progress
 
@@ -136,3 +138,20 @@ def require_carried(carried: State, start: State, progress: Progress) -> State:
         if have[:-2] + have[-1:] != want[:-2] + want[-1:]:
             raise FormatError(f"the carried state of update {progress.step} is {have}, not like {want}.")
     return tuple(tensor.to(like.device) for tensor, like in zip(carried, start, strict=True))
+
+
+def require_place(progress: Progress, carried: State, windows: Windows) -> None:
+    """FormatError unless the run can go on at its position in this epoch's windows, with its hidden state."""
+    position = progress.position
+    if position > len(windows):
+        raise FormatError(
+            f"the checkpoint stands at window {position:,} of {len(windows):,}.", reason=DAMAGED
+        )
+    if not position or position == len(windows) or windows[position].fresh:
+        return
+    batch = windows[position].ids.shape[1]
+    found = [tensor.shape[-2] for tensor in carried]
+    if not found or set(found) != {batch}:
+        raise FormatError(
+            f"the carried state of update {progress.step} has {found} rows, not {batch}.", reason=DAMAGED
+        )
