@@ -224,7 +224,9 @@ def train_config(options: Options) -> TrainConfig:
 
 def text_settings(options: Options) -> TextSettings:
     """The text options with their defaults."""
-    return TextSettings(**options.text)
+    from elman.storage import checked
+
+    return checked(TextSettings, options.text, "the options of the text")
 
 
 def build_model(options: Options, corpus: Corpus, seed: int) -> Any:

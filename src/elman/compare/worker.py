@@ -21,15 +21,17 @@ import torch
 from elman.compare import contest
 from elman.compare.events import Finished, Interrupted, Settings, Working
 from elman.compare.lineup import Spec
-from elman.errors import ElmanError, TextError
+from elman.errors import ElmanError, TextError, no_memory, of_memory
 from elman.text.corpus import load_corpus
+from elman.training.interrupt import SIGNALS
 
 SECONDS_BETWEEN_REPORTS = 0.2
 
 
 def main() -> None:
     """Do what the first line of standard input says."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    for number in SIGNALS:  # a shell's background jobs ignore SIGINT; a scheduler sends SIGTERM to all
+        signal.signal(number, signal.default_int_handler)
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_stop_when_alone, daemon=True).start()
     torch.set_num_threads(order["threads"])
@@ -54,6 +56,11 @@ def main() -> None:
     except ElmanError as error:
         known = {"cause": error.cause, "reason": error.reason, "remedy": error.remedy}
         _tell("error", kind=type(error).__name__, **known)
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not of_memory(error):
+            raise
+        told = no_memory()
+        _tell("error", kind="ElmanError", cause=told.cause, reason=told.reason, remedy=told.remedy)
     except KeyboardInterrupt:
         _tell("interrupted")
 
