@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from elman.errors import OptionError, TextError
+from elman.visible import visible
 
 if TYPE_CHECKING:
     from elman.language_model import LanguageModel
@@ -45,7 +46,7 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     for count in range(1, max(map(len, paths)) + 1):
         short = [str(Path(*parts[-count:])) for parts in paths]
         if len(set(short)) == len(set(names)):
-            return dict(zip(names, short, strict=True))
+            return dict(zip(names, map(visible, short), strict=True))  # labels, in figures too
     return {name: name for name in names}
 
 
