@@ -13,19 +13,6 @@ from table_model import run_cli
 from test_damage import mutants
 
 FLAGS = ("--nhid=5", "--emsize=4", "--nlayers=1", "--batch-size=3", "--bptt=7", "--epochs=1")
-    "--nhid",
-    "5",
-    "--emsize",
-    "4",
-    "--nlayers",
-    "1",
-    "--batch-size",
-    "3",
-    "--bptt",
-    "7",
-    "--epochs",
-    "1",
-]
 
 
 def test_every_value_of_run_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

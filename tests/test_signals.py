@@ -22,14 +22,6 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals"
 
 ENTRY = [sys.executable, "-c", "from elman.cli import main; main()"]
 SMALL = ("--nhid=5", "--emsize=4", "--nlayers=1", "--batch-size=3", "--bptt=7", "--dropout=0.2")
-    "--nhid=5",
-    "--emsize=4",
-    "--nlayers=1",
-    "--batch-size=3",
-    "--bptt=7",
-    "--dropout=0.2",
-    "--model=gru",
-)
 ENDS = [(signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
 
