@@ -164,7 +164,7 @@ def _changed(source: Path, name: str, content: bytes) -> Path:
 
 
 def _mend(path: Path, files: dict[str, bytes]) -> None:
-    """Write the SHA-256 of these files into a document that is well-formed enough to hold them, and its own."""
+    """Write the SHA-256 of these files into a document that is well-formed enough for them, and its own."""
     try:
         document = storage.read_json(path)
     except ElmanError:

@@ -18,6 +18,7 @@ from elman.cli.compare_options import (
 )
 from elman.cli.models_and_text import ArpaOptions, load
 from elman.errors import OptionError
+from elman.training.interrupt import Terminated
 
 if TYPE_CHECKING:
     from elman.compare.assembly import Candidate
@@ -122,7 +123,9 @@ def _line_up(source: str, options: CompareOptions, begin: float, *, quiet: bool)
                     row(candidate_of(event.outcome, corpus, protocol))
                 else:
                     notes.append(f"Stopped by Ctrl-C while {event.spec.label} was trained; it is left out.")
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
+            if isinstance(stop, Terminated):
+                raise
             notes.append("Stopped by Ctrl-C; the models that were not finished are left out.")
         if notes:
             resume = "; run the same command again to go on" if options.save else ""

@@ -156,7 +156,7 @@ class _LinearNats(torch.autograd.Function):
 
 
 def _common_factor(dnats: Tensor, gradient: Tensor) -> float | None:
-    """c with dnats = c · gradient, or None. Finite: dl = c (P - 1) is NaN where c is infinite, c dl is not."""
+    """c with dnats = c · gradient, or None. Finite: c (P - 1) is NaN where c is infinite, c dl is not."""
     if not dnats.numel() or torch.equal(dnats, gradient):
         return 1.0
     first, other = dnats.flatten()[0], gradient.flatten()[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -22,6 +23,8 @@ from typing import Any
 import numpy as np
 import platformdirs
 from numpy.typing import NDArray
+
+from elman.visible import json_text
 
 FORMAT = 3
 """Part of every key: raise it when tokenizers, splits or this layout change."""
@@ -47,6 +50,8 @@ def read_cache(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[np.int32
         if not folder.is_dir():
             return None
         description = json.loads((folder / "corpus.json").read_text("utf-8"))
+        if description.pop("sha256") != _digest(description):
+            raise DamagedCache(f"{folder}: corpus.json is not what was written")
         arrays: dict[str, NDArray[np.int32]] = {}
         for name in _FILES:
             path, recorded = folder / f"{name}.i32", description["files"][name]
@@ -54,7 +59,7 @@ def read_cache(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[np.int32
                 raise DamagedCache(f"{path} is not what was written")
             arrays[name] = map_ids(path)
         return description, arrays
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedCache(f"{folder}: {error}") from None
 
 
@@ -68,8 +73,12 @@ def write_description(
         name: {"bytes": path.stat().st_size, "crc32": checksum(path)}
         for name, path in ((name, folder / f"{name}.i32") for name in _FILES)
     }
-    with (folder / "corpus.json").open("w", encoding="utf-8") as file:
-        json.dump(description, file, ensure_ascii=False)
+    whole = description | {"sha256": _digest(description)}
+    (folder / "corpus.json").write_text(json_text(whole), encoding="utf-8")
+
+
+def _digest(description: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
 def building_folder(root: Path) -> Path:
