@@ -32,6 +32,7 @@ ANY = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 FIELDS = st.text(ANY, max_size=8) | st.sampled_from(ODD)
 
 
+@settings(deadline=None)
 @given(row=st.lists(FIELDS, min_size=1, max_size=6))
 @example(row=['"', 'a"b', '"\t"', "\\", "\\t", ""])
 def test_a_row_comes_back(row: list[str]) -> None:
@@ -121,6 +122,7 @@ def scored(model: TableModel, lines: list[str]) -> tuple[str, list[SentenceSurpr
 
 @pytest.mark.parametrize("per", ["token", "word", "sentence"])
 @pytest.mark.parametrize("model", MODELS, ids=NAMES)
+@settings(deadline=None)
 @given(lines=st.lists(LINES, min_size=1, max_size=4))
 @example(lines=['the " cat " \\ \\t', "NA nan 1.0", '"', '" "the cat"'])
 def test_pandas_and_r_read_every_row(model: TableModel, per: str, lines: list[str]) -> None:
@@ -164,7 +166,7 @@ def test_pandas_and_r_read_every_row(model: TableModel, per: str, lines: list[st
 
 @pytest.mark.parametrize("format_", ["tsv", "jsonl"])
 @pytest.mark.parametrize("model", MODELS, ids=NAMES)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lines=st.lists(LINES, min_size=1, max_size=4))
 @example(lines=["\\ the", '" \\t ""', "NA nan zebra"])
 def test_compare_reads_every_table_of_tokens(

@@ -13,7 +13,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from elman.errors import TextError
@@ -68,6 +68,7 @@ def sentences_of(model: TableModel, line: str) -> list[SentenceSurprisal]:
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
+@settings(deadline=None)
 @given(line=LINES)
 @example(line="a\u00a0b\u0085c\u2028d\u3000e\x1cf\x1fg h")
 @example(line=" </s>  </s> ")
@@ -97,6 +98,7 @@ def test_rows_by_word_are_the_words_and_sum_to_the_sentence(name: str, line: str
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
+@settings(deadline=None)
 @given(lines=st.lists(LINES, max_size=3))
 @example(lines=["a\u00a0b", "\u3000", "c\x1cd e"])
 def test_as_many_words_as_are_counted(name: str, lines: list[str]) -> None:
@@ -133,6 +135,7 @@ def counts(text: str, model: TableModel, compiled: bool) -> Text:
 
 
 @pytest.mark.parametrize("name", ["characters", "bytes", "bpe"])
+@settings(deadline=None)
 @given(line=LINES)
 @example(line="␣ <2423> ␉")
 @example(line=UNICODE_BLANKS + BLANKS + UNICODE_BLANKS[::-1])
