@@ -16,7 +16,7 @@ from elman.compare import contest, lineup
 from elman.compare.contest import Begun
 from elman.compare.lineup import Spec
 from elman.evaluate import event_nats
-from elman.text.corpus import encode_text
+from elman.text.corpus import encode_text, load_corpus
 
 TRAINING = {"optimizer": "adam", "lr": 5e-3, "epochs": 1, "max_steps": 9, "batch_size": 16, "bptt": 9}
 SIZES = {"embedding_size": 7, "hidden_size": 7}
@@ -55,8 +55,6 @@ def elman(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two saved models and a text."""
-    from elman.text.corpus import load_corpus
-
     folder = tmp_path_factory.mktemp("saved")
     corpus = load_corpus("pydoc", cache=folder / "cache")
     for event in contest.run(corpus, TINY[1:3], contest.Settings()):
@@ -75,9 +73,23 @@ def test_the_whole_ladder(elman, tmp_path: Path) -> None:  # type: ignore[no-unt
     assert "LSTM is" in ran.out
     assert "Kneser-Ney 3" in ran.out
     assert "How it was counted" in ran.out
+    table = ran.out[ran.out.index("unknown words") :].splitlines()
+    assert [line.split("  ")[0] for line in table[1:5]] == [spec.label for spec in TINY]
+    assert all(len(line) <= 80 for line in table[:5])
+    corpus = load_corpus("pydoc")  # its text differs a little between versions of Python
+    unknown, events = corpus.train.unknown, corpus.train.events
+    assert unknown > 500
+    assert f"In training {unknown:,} of {events:,} events were ({unknown / events:.1%})." in ran.out
+    assert f"words seen more than once; {unknown:,} of the {events:,} training events" in " ".join(
+        ran.err.split()
+    )
     assert "\x1b" not in ran.out
     document = json.loads((tmp_path / "runs" / "comparison.json").read_text())
     assert [entry["name"] for entry in document["entries"]] == [spec.name for spec in TINY]
+    assert document["subject"]["trained_unknown"] == unknown
+    row, score = table[1].split(), document["entries"][0]["row"]["score"]
+    assert row[1:3] == [f"{score['unknown'] / score['events']:.1%}", f"{score['unknown_share']:.1%}"]
+    assert float(row[3]) == pytest.approx(score["known_perplexity"], abs=0.05)
     assert (tmp_path / "runs" / "elman-report.html").read_text().startswith("<!doctype html>")
     assert "Report: runs/elman-report.html" in ran.err
     again = elman("pydoc", "--preset", "quick", "--save", "runs", "--json", "--no-report")

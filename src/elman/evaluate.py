@@ -53,18 +53,41 @@ def score(nats: np.ndarray | Iterable[np.ndarray], text: Text, protocol: Protoco
     """
     if protocol.unknown not in ("word", "skip"):
         raise OptionError(f"unknown policy {protocol.unknown!r} is unknown.", remedy='use "word" or "skip".')
-    total, unknown = [], 0
+    known, lost, unknown = [], [], 0
     for part, ids in _aligned(nats, text):
         unknown_here = ids == UNK_ID
         unknown += int(np.count_nonzero(unknown_here))
-        total.append(float((part[~unknown_here] if protocol.unknown == "skip" else part).sum()))
+        known.append(float(part[~unknown_here].sum()))
+        lost.append(float(part[unknown_here].sum()))
     return Score(
-        nats=math.fsum(total) if all(map(math.isfinite, total)) else sum(total),
+        nats=_sum(known if protocol.unknown == "skip" else known + lost),
         events=text.events - (unknown if protocol.unknown == "skip" else 0),
         words=int(text.words.sum(dtype=np.int64)),
         bytes=int(text.bytes.sum(dtype=np.int64)),
         unknown=unknown,
         protocol=protocol,
+        known_nats=_sum(known),
+    )
+
+
+def _sum(values: list[float]) -> float:
+    return math.fsum(values) if all(map(math.isfinite, values)) else sum(values)
+
+
+def unlearned(name: str, vocabulary: Vocabulary, found: Score) -> str | None:
+    """What to say of a model that met unknown words and never learned what `<unk>` costs; else None."""
+    if not found.unknown or found.protocol.unknown == "skip" or vocabulary.trained_unknown:
+        return None
+    why = (
+        "its file does not tell whether <unk> was ever seen in training"
+        if vocabulary.trained_unknown is None
+        else "<unk> was never seen in its training"
+    )
+    return (
+        f"{name}: {why}, so what it pays for the {found.unknown:,} unknown words "
+        f"({found.unknown_share:.1%} of its nats) may mean nothing; perplexity without them "
+        f"{found.known_perplexity:,.2f}. "
+        "Compare with --unknown skip, or train it again with rare words left to <unk>."
     )
 
 

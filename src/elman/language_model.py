@@ -120,6 +120,7 @@ class Score:
     words    whitespace-separated words of the original text (line ends are not words)
     bytes    UTF-8 bytes of the original text, one for each line end included
     unknown  events whose target was `<unk>`; counted in `events` only under unknown="word"
+    known_nats  those of the other events, which are `nats` under unknown="skip"
     """
 
     nats: float
@@ -128,6 +129,7 @@ class Score:
     bytes: int
     unknown: int
     protocol: Protocol
+    known_nats: float
 
     def __add__(self, other: Score) -> Score:
         if not isinstance(other, Score):
@@ -144,6 +146,7 @@ class Score:
             words=self.words + other.words,
             bytes=self.bytes + other.bytes,
             unknown=self.unknown + other.unknown,
+            known_nats=self.known_nats + other.known_nats,
         )
 
     @property
@@ -155,6 +158,16 @@ class Score:
     def word_perplexity(self) -> float:
         """exp(nats / words): comparable between tokenizers."""
         return _exp(self.nats, self.words)
+
+    @property
+    def known_perplexity(self) -> float:
+        """The perplexity without the events that are `<unk>`: what unknown="skip" gives."""
+        return _exp(self.known_nats, self.events - (self.unknown if self.protocol.unknown == "word" else 0))
+
+    @property
+    def unknown_share(self) -> float:
+        """The share of the nats that unknown words take, 0 to 1."""
+        return 1.0 - self.known_nats / self.nats if self.nats else 0.0
 
     @property
     def bits_per_token(self) -> float:
@@ -174,6 +187,8 @@ class Score:
             "words": self.words,
             "bytes": self.bytes,
             "unknown": self.unknown,
+            "unknown_share": self.unknown_share,
+            "known_perplexity": self.known_perplexity,
             "perplexity": self.perplexity,
             "word_perplexity": self.word_perplexity,
             "bits_per_token": self.bits_per_token,

@@ -84,6 +84,7 @@ def _line_up(source: str, options: CompareOptions, begin: float, *, quiet: bool)
         corpus.name, corpus.origin, corpus.digest, corpus.test, corpus.vocabulary, corpus.train.events
     )
     messages.print(f"{corpus.name}: {corpus.origin}; {corpus.train.events:,} events to train on")
+    messages.print(corpus.vocabulary_in_words)
     jobs = options.jobs or default_jobs(options.device)
     settings = Settings(options.seed, options.save, options.device, jobs, source)
     candidates: list[Candidate] = []

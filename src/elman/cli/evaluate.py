@@ -173,7 +173,10 @@ def _notes(rows: list[Row]) -> list[str]:
             notes.append(
                 f'unknown=word: {share} are <unk> and count like a word: "including OOVs" in other tools.'
             )
-    return notes
+    from elman.evaluate import unlearned
+
+    said = (unlearned(name, model.vocabulary, each.score) for name, model, each in rows)
+    return notes + list(dict.fromkeys(note for note in said if note))
 
 
 def _print_table(rows: list[Row], text: Text, source: str) -> None:
@@ -182,7 +185,8 @@ def _print_table(rows: list[Row], text: Text, source: str) -> None:
     for protocol in dict.fromkeys(str(each.score.protocol) for _, _, each in rows):
         print(protocol)
     print()
-    lines = [("model", "unit", "state", "unknown", "perplexity", "per word", "bits/byte", "events", "<unk>")]
+    heads = ("model", "unit", "state", "unknown", "perplexity", "per word", "bits/byte", "events", "<unk>")
+    lines: list[tuple[str, ...]] = [(*heads, "of nats", "without")]
     for name, _, each in rows:
         found = each.score
         whole = found.protocol.unknown == "word" or not found.unknown
@@ -197,8 +201,12 @@ def _print_table(rows: list[Row], text: Text, source: str) -> None:
                 f"{found.bits_per_byte:.4f}" if whole else "-",
                 f"{found.events:,}",
                 f"{found.unknown:,}",
+                f"{found.unknown_share:.1%}" if found.protocol.unknown == "word" else "-",
+                f"{found.known_perplexity:,.2f}",
             )
         )
+    if not any(each.score.unknown for _, _, each in rows):
+        lines = [line[:-2] for line in lines]
     _print_columns(lines, left=4)
 
 

@@ -239,6 +239,7 @@ def _sums(scored: Sequence[Scored], per: Per) -> tuple[Floats, Floats, list[Scor
                 f"{model.name} gives probability zero to an event: its perplexity is infinite.",
                 remedy="smooth it, or compare with --unknown skip when it is an unknown word.",
             )
+        known = kept & (np.asarray(text.ids) != UNK_ID)
         divisor = {"token": sentence_sums(kept, text.ends), "word": text.words, "byte": text.bytes}[per]
         nats.append(_merge(sentence_sums(values, text.ends), last))
         counts.append(_merge(np.asarray(divisor, dtype=np.float64), last))
@@ -250,6 +251,7 @@ def _sums(scored: Sequence[Scored], per: Per) -> tuple[Floats, Floats, list[Scor
                 bytes=int(text.bytes.sum(dtype=np.int64)),
                 unknown=text.unknown,
                 protocol=model.protocol,
+                known_nats=math.fsum(values[known]),
             )
         )
     return np.stack(nats, axis=1), np.stack(counts, axis=1), scores

@@ -24,11 +24,13 @@ from elman.text.cache import FORMAT, write_description
 from elman.text.encoding import Encoder, encode_all
 from elman.text.reading import Progress
 from elman.text.sources import SPLITS, Blocks, CorpusSource
-from elman.text.tokenizers import BPE, TOKENIZERS, Tokenizer, get_tokenizer
-from elman.text.vocabulary import MAX_TOKENS, Vocabulary
+from elman.text.tokenizers import BPE, BYTE_TEXTS, TOKENIZERS, Bytes, Tokenizer, get_tokenizer
+from elman.text.vocabulary import MAX_TOKENS, RARE, UNK, Vocabulary
 
 _CHUNK = 1 << 22
 _HELD_OUT = 0.05
+WORDS_KEPT = 10_000
+"""Size of a vocabulary of words unless told otherwise, as in the Penn Treebank's tables."""
 
 Report = Callable[[str, int, int], None]
 """progress(what, done, total): bytes of the source read; total 0 where unknown."""
@@ -42,9 +44,10 @@ class TextSettings:
     """What a token is. By default words between blanks for files, prose or characters for built-ins."""
     vocabulary_size: int | None = None
     """Most frequent tokens kept, the unknown symbol and sentence end included; 0: all. By default 10000 for
-    built-in prose, all for the rest."""
-    min_count: int = 1
-    """Tokens that the training part holds less often become the unknown symbol."""
+    words and prose (all where the text writes <unk> itself), all for the rest."""
+    min_count: int | None = None
+    """Tokens that the training part holds less often become the unknown symbol. By default 1, but 2 where
+    nothing else would be unknown: then words seen once are."""
     numbers: bool = True
     """Prose: every number becomes the token N."""
     bpe_size: int = 8000
@@ -55,7 +58,7 @@ class TextSettings:
             get_tokenizer(self.tokenizer)
         limits = (
             ("vocabulary_size", self.vocabulary_size or 3, 3, MAX_TOKENS, ", or 0 for all tokens"),
-            ("min_count", self.min_count, 1, 10**9, ""),
+            ("min_count", 1 if self.min_count is None else self.min_count, 1, 10**9, ""),
             ("bpe_size", self.bpe_size, 256, 100_000, ""),
         )
         for name, value, low, high, also in limits:
@@ -68,10 +71,9 @@ class TextSettings:
     def resolved(self, source: CorpusSource) -> dict[str, Any]:
         """The settings with the source's defaults, and only those that matter."""
         name = self.tokenizer or source.tokenizer
-        size = source.vocabulary_size if self.vocabulary_size is None else self.vocabulary_size
         found: dict[str, Any] = {
             "tokenizer": name,
-            "vocabulary_size": size or None,
+            "vocabulary_size": self.vocabulary_size,
             "min_count": self.min_count,
         }
         if name == "prose":
@@ -105,7 +107,7 @@ def build(source: CorpusSource, resolved: dict[str, Any], folder: Path, report: 
             _require_words(encoder, marks[at], marks[at + 1], f"{source.names[0]}, its {split} part")
     ids = folder / "whole.i32"
     events = [0, *(_events_of(ids, mark) for mark in marks[1:])]
-    vocabulary = _vocabulary(encoder.tokens(), ids, events[1], resolved)
+    vocabulary, kept = _vocabulary(encoder.tokens(), ids, events[1], resolved, tokenizer)
     digest = _renumber(ids, vocabulary.ids(encoder.tokens()), f"{vocabulary.digest} {marks}")
     description = {
         "sentences": marks,
@@ -113,6 +115,7 @@ def build(source: CorpusSource, resolved: dict[str, Any], folder: Path, report: 
         "digest": digest,
         "tokenizer": tokenizer.as_json(),
         "vocabulary": vocabulary.as_json(),
+        "kept": kept,
     }
     write_description(folder, description, encoder.words, encoder.bytes)
 
@@ -190,7 +193,10 @@ def _events_of(ids: Path, sentences: int) -> int:
     return at
 
 
-def _vocabulary(tokens: list[str], ids: Path, train_events: int, resolved: dict[str, Any]) -> Vocabulary:
+def _vocabulary(
+    tokens: list[str], ids: Path, train_events: int, resolved: dict[str, Any], tokenizer: Tokenizer
+) -> tuple[Vocabulary, str]:
+    """The vocabulary, and which tokens it keeps, in words."""
     counts = np.zeros(len(tokens), dtype=np.int64)
     left = train_events
     for chunk in _chunks(ids):
@@ -198,12 +204,37 @@ def _vocabulary(tokens: list[str], ids: Path, train_events: int, resolved: dict[
         left -= len(chunk)
         if left <= 0:
             break
-    return Vocabulary.build(
-        dict(zip(tokens, counts.tolist(), strict=True)),
+    numbers = dict(zip(tokens, counts.tolist(), strict=True))
+    if isinstance(tokenizer, Bytes):
+        numbers = {text: 0 for byte, text in enumerate(BYTE_TEXTS) if byte != ord("\n")} | numbers
+    size, floor = resolved["vocabulary_size"], resolved["min_count"]
+    prepared = counts[Vocabulary.unk_id] * RARE >= train_events
+    if size is None and tokenizer.unit == "word" and not prepared:
+        size = WORDS_KEPT
+    vocabulary = Vocabulary.build(
+        numbers,
         sentences=int(counts[Vocabulary.eos_id]),
-        size=resolved["vocabulary_size"],
-        min_count=resolved["min_count"],
+        size=size or None,
+        min_count=floor,
+        closed=tokenizer.closed,
     )
+    return vocabulary, _kept(vocabulary, counts, size or 0, tokenizer)
+
+
+def _kept(vocabulary: Vocabulary, counts: NDArray[np.int64], size: int, tokenizer: Tokenizer) -> str:
+    """Which tokens of the training text are kept, in words; counts [numbers] of it, specials first."""
+    assert vocabulary.counts is not None
+    what = f"{tokenizer.unit}s"
+    rising = np.sort(counts[2:][counts[2:] > 0])
+    lost = rising[: len(rising) - int((vocabulary.counts[2:] > 0).sum())]
+    if not lost.size and tokenizer.closed:
+        return f"all {what}, so that nothing can be {UNK}"
+    if not lost.size:
+        literal = vocabulary.trained_unknown
+        return f"all {what} of the training text" + (f", which writes {UNK} itself" if literal else "")
+    if len(vocabulary) == size:
+        return f"the {size - 2:,} most frequent {what}"
+    return f"{what} seen more than {'once' if lost[-1] == 1 else f'{lost[-1]:,} times'}"
 
 
 def _renumber(ids: Path, table: NDArray[np.int32], header: str) -> str:

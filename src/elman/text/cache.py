@@ -23,7 +23,7 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-FORMAT = 2
+FORMAT = 3
 """Part of every key: raise it when tokenizers, splits or this layout change."""
 _FILES = ("whole", "words", "bytes")
 _BUILDING = ".building-"

@@ -96,6 +96,7 @@ class Corpus:
     origin  what was split how, in words
     digest  12 hexadecimal digits over the ids of the three splits and the vocabulary
     notes   what a user should be told: no room for a cache, a text that differs from the pinned one
+    kept    which tokens of the training part are in the vocabulary, in words
     """
 
     name: str
@@ -107,6 +108,22 @@ class Corpus:
     origin: str
     digest: str
     notes: tuple[str, ...] = ()
+    kept: str = ""
+
+    @property
+    def vocabulary_in_words(self) -> str:
+        """Its size, what is in it, and how much of the training part is left to `<unk>`."""
+        unknown, events = self.train.unknown, self.train.events
+        kept = f": {self.kept}" if self.kept else ""
+        if not unknown:
+            told = (
+                "; no training event is <unk>, so figures on texts with unknown words mislead (--min-count 2)"
+            )
+            return f"vocabulary {len(self.vocabulary):,}{kept}{'' if self.tokenizer.closed else told}"
+        return (
+            f"vocabulary {len(self.vocabulary):,}{kept}; {unknown:,} of the {events:,} training events "
+            f"({unknown / events:.1%}) are <unk>"
+        )
 
 
 def load_corpus(
@@ -191,14 +208,14 @@ def _corpus(
         vocabulary = Vocabulary.from_json(description["vocabulary"])
         tokenizer = tokenizer_from_json(description["tokenizer"])
         train, valid, test = (_slice(arrays, marks[at : at + 2], events[at : at + 2]) for at in range(3))
-        digest = str(description["digest"])
+        digest, kept = str(description["digest"]), str(description["kept"])
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise FormatError(f"cached corpus: {error!r}") from None
     origin = source.origin
     if len(source.parts) == 1:
         counts = "/".join(f"{marks[at + 1] - marks[at]:,}" for at in range(3))
         origin += f", split into contiguous blocks of {counts} sentences for {'/'.join(SPLITS)}"
-    return Corpus(source.name, train, valid, test, vocabulary, tokenizer, origin, digest, tuple(notes))
+    return Corpus(source.name, train, valid, test, vocabulary, tokenizer, origin, digest, tuple(notes), kept)
 
 
 def _slice(arrays: dict[str, NDArray[np.int32]], sentences: list[int], events: list[int]) -> Text:

@@ -30,7 +30,7 @@ class CorpusSource:
     sizes    bytes of each part as stored, for progress; 0 where unknown
     content  SHA-256 of the content, hexadecimal; "" where it cannot be known beforehand (standard input)
     origin   what it is and how it was split; a single part is described after the split
-    tokenizer, vocabulary_size  defaults of this source
+    tokenizer  default of this source
     """
 
     name: str
@@ -40,7 +40,6 @@ class CorpusSource:
     content: str
     origin: str
     tokenizer: str = "words"
-    vocabulary_size: int | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -137,7 +136,6 @@ def _builtin(corpus: Builtin) -> CorpusSource:
         f"{corpus.title}: {counts} documents for train/valid/test; "
         "of every 20 in order the 10th is valid, the 20th test",
         corpus.tokenizer,
-        corpus.vocabulary_size,
         notes,
     )
 

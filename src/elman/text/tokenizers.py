@@ -38,6 +38,8 @@ class Tokenizer(ABC):
 
     name: ClassVar[str]
     unit: ClassVar[Unit]
+    closed: ClassVar[bool] = False
+    """Whether all tokens are known beforehand, so that nothing can be unknown."""
 
     def spans(self, line: str) -> list[tuple[int, int]]:
         """Spans [start, end) of the sentences; together they are the whole line."""
@@ -191,6 +193,7 @@ class Bytes(Tokenizer):
 
     name = "bytes"
     unit = "byte"
+    closed = True
 
     def tokens(self, piece: str) -> list[Token]:
         return [
@@ -212,6 +215,7 @@ class BPE(Tokenizer):
 
     name = "bpe"
     unit = "subword"
+    closed = True
 
     def __init__(self, model: object) -> None:
         self.engine: Any = load_bpe(model)

@@ -18,6 +18,8 @@ from elman.errors import FormatError, OptionError
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"
 MAX_TOKENS = 1_000_000
 MAX_TOKEN_LENGTH = 100_000
+RARE = 1000
+"""Events of a text for one of `<unk>`: fewer do not change what the text is like."""
 ASCII_SPACE = frozenset(" \t\n\r\v\f")
 """What separates words, as in KenLM. Other Unicode blanks, the no-break space among them, do not."""
 
@@ -53,14 +55,22 @@ class Vocabulary:
 
     @classmethod
     def build(
-        cls, counts: Mapping[str, int], *, sentences: int, size: int | None = None, min_count: int = 1
+        cls,
+        counts: Mapping[str, int],
+        *,
+        sentences: int,
+        size: int | None = None,
+        min_count: int | None = 1,
+        closed: bool = False,
     ) -> Vocabulary:
         """The vocabulary of a training text.
 
         counts     how often each token occurs; a literal `<unk>` is counted as the unknown symbol
         sentences  how often `</s>` occurs
         size       keep the most frequent tokens so that V = size, specials included; None keeps all
-        min_count  keep tokens that occur at least so often
+        min_count  keep tokens that occur at least so often; None: where nothing else is `<unk>`, the rarest
+                   tokens are (see `rarest`)
+        closed     no other tokens exist (bytes, subwords): without min_count those of count 0 are kept too
         Ties are broken by code point, so the result does not depend on the order of the text.
         Occurrences of tokens that are cut count for `<unk>`. Raises OptionError.
         """
@@ -68,11 +78,18 @@ class Vocabulary:
             raise OptionError(
                 f"vocabulary size {size} leaves no room beside {UNK} and {EOS}.", remedy="at least 3."
             )
-        if min_count < 1:
+        if min_count is not None and min_count < 1:
             raise OptionError(f"min_count is {min_count}.", remedy="give 1 or more.")
-        words = ((token, count) for token, count in counts.items() if token not in (UNK, EOS) and count > 0)
+        least = 0 if closed and min_count is None else 1
+        words = (
+            (token, count) for token, count in counts.items() if token not in (UNK, EOS) and count >= least
+        )
         ranked = sorted(words, key=lambda item: (-item[1], item[0]))
-        kept = [item for item in ranked if item[1] >= min_count][: None if size is None else size - 2]
+        room = len(ranked) if size is None else size - 2
+        if min_count is None:
+            told = counts.get(UNK, 0) > 0 or len(ranked) > room or closed
+            min_count = least if told else rarest([count for _, count in ranked]) + 1
+        kept = [item for item in ranked if item[1] >= min_count][:room]
         if len(kept) + 2 > MAX_TOKENS:
             raise OptionError(
                 f"the training text has {len(kept):,} different tokens; the limit is {MAX_TOKENS:,}.",
@@ -82,6 +99,12 @@ class Vocabulary:
         unknown = counts.get(UNK, 0) + sum(count for _, count in ranked) - sum(count for _, count in kept)
         tokens = (UNK, EOS, *(token for token, _ in kept))
         return cls(tokens, (unknown, sentences, *(count for _, count in kept)))
+
+    @property
+    def trained_unknown(self) -> int | None:
+        """Events of the training text that were `<unk>`: what its probability was learned from; None where
+        that is not known (a vocabulary read from an ARPA file)."""
+        return None if self.counts is None else int(self.counts[self.unk_id])
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -142,6 +165,20 @@ class Vocabulary:
         ):
             raise FormatError("vocabulary: `counts` is not a list of whole numbers from 0.")
         return cls(tokens, counts)
+
+
+def rarest(falling: Sequence[int]) -> int:
+    """How often tokens may occur to be left to `<unk>`, so that it is trained at all; from falling counts.
+
+    Once, in nearly every text: what is new in the next text is about as much (Good 1953). Where no token
+    occurs once, as often as the rarest, if these are a thousandth of the text at most. 0 (none) where they
+    are more, or all.
+    """
+    if not falling or falling[0] == falling[-1]:
+        return 0
+    least = falling[-1]
+    lost = least * sum(1 for count in falling if count == least)
+    return least if least == 1 or lost * RARE <= sum(falling) else 0
 
 
 def _validate(tokens: tuple[str, ...]) -> None:
