@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +12,15 @@ import numpy as np
 import pytest
 
 import elman.cli.compare as verb
+import elman.cli.evaluate
+import elman.cli.train
 from elman.checkpoint import load_model, save_model
 from elman.cli import app
 from elman.compare import contest, lineup
 from elman.compare.contest import Begun
 from elman.compare.lineup import Spec
 from elman.evaluate import event_nats
-from elman.text.corpus import encode_text, load_corpus
+from elman.text.corpus import TextSettings, encode_text, load_corpus
 
 TRAINING = {"optimizer": "adam", "lr": 5e-3, "epochs": 1, "max_steps": 9, "batch_size": 16, "bptt": 9}
 SIZES = {"embedding_size": 7, "hidden_size": 7}
@@ -187,6 +191,8 @@ def test_scores_of_another_program(elman, saved: Path) -> None:  # type: ignore[
         (["pydoc", "--preset", "quick", "--models", "lsmt"], "perhaps you meant lstm"),
         (["pydoc", "--preset", "quick", "--baseline", "kn4"], "--baseline 'kn4' is not among the models"),
         (["pydoc", "--preset", "fast"], "fast"),
+        (["pydoc", "--split", "test"], "--split is of a text for saved models"),
+        (["SAVED/kn5", "--text", "SAVED/text.txt", "--min-count", "3"], "--min-count belongs to training"),
         (["pydoc", "--bootstrap", "3"], "3 bootstrap samples are too few"),
         (["pydoc", "--seed", "-1"], "--seed -1 is negative"),
         (["pydoc", "--report", "SAVED"], "is a folder"),
@@ -207,3 +213,66 @@ def test_help_shows_examples(elman) -> None:  # type: ignore[no-untyped-def]
     assert ran.code == 0
     assert "elman compare --preset quick" in ran.out + ran.err
     assert verb.DEFAULT_CORPUS in ran.out + ran.err
+
+
+def novel(path: Path) -> Path:
+    """A text with words that are frequent, rare and new."""
+    draw = np.random.default_rng(6)
+    rows = (" ".join(f"w{rank}" for rank in draw.zipf(1.5, 9)) for _ in range(300))
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def test_a_file_that_was_split_is_scored_on_its_test_part(elman, capsys) -> None:  # type: ignore[no-untyped-def]
+    text = str(novel(Path("novel.txt")))
+    with pytest.raises(SystemExit):
+        app.main(["train", text, "--model", "ngram", "--order", "2", "--save", "kn2", "--json"])
+    trained = json.loads(capsys.readouterr().out)
+    with pytest.raises(SystemExit):
+        app.main(["evaluate", "kn2", text, "--json"])
+    evaluated = json.loads(capsys.readouterr().out)
+    assert evaluated["split"] == "test"
+    assert "was split for training" in evaluated["notes"][0]
+    assert evaluated["models"][0]["scores"][0]["perplexity"] == pytest.approx(trained["test"]["perplexity"])
+    ran = elman("kn2", "--text", text, "--json", "--no-report")
+    document = json.loads(ran.out)
+    assert document["entries"][0]["row"]["figure"] == pytest.approx(trained["test"]["perplexity"])
+    assert document["subject"]["origin"] == "test part of file novel.txt"
+    assert "was split for training" in document["notes"][0]
+    assert "note: novel.txt was split for training" in ran.err
+    for split, events in (("whole", 3000), ("train", 2700), ("valid", 150)):
+        ran = elman("kn2", "--text", text, "--split", split, "--json", "--no-report")
+        assert json.loads(ran.out)["subject"]["events"] == events
+
+
+def test_the_line_up_takes_the_text_options(elman, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    text = str(novel(Path("novel.txt")))
+    options = ("--preset", "quick", "--models", "kn5,lstm", "--jobs", "2", "--json", "--no-report")
+    ran = elman(text, *options, "--vocabulary-size", "20")
+    assert ran.code == 0, ran.err
+    document = json.loads(ran.out)
+    assert document["subject"]["vocabulary"] == 20
+    ran = elman(text, *options, "--tokenizer", "characters", "--save", "runs")
+    assert json.loads(ran.out)["protocol"]["unit"] == "character"
+    ran = elman(text, *options, "--min-count", "5")
+    counts = load_corpus(text, TextSettings(min_count=5)).vocabulary
+    assert json.loads(ran.out)["subject"]["vocabulary"] == len(counts) < 100
+
+
+def test_each_process_of_a_line_up_reads_the_text_as_told(elman, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    three = (*TINY, Spec("gru", "GRU", "recurrent", {"cell": "gru", "num_layers": 1, **SIZES}, TRAINING))
+    monkeypatch.setitem(lineup.PRESETS, "quick", three)
+    text = str(novel(Path("novel.txt")))
+    options = ("--preset", "quick", "--models", "lstm,gru", "--json", "--no-report")
+    ran = elman(text, *options, "--jobs", "2", "--vocabulary-size", "20")
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["subject"]["vocabulary"] == 20
+
+
+def test_a_text_on_standard_input(elman, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    models = [str(saved / "kn5"), str(saved / "lstm")]
+    file = json.loads(elman(*models, "--text", str(saved / "text.txt"), "--json", "--no-report").out)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(TEXT.encode())))
+    piped = json.loads(elman(*models, "--text", "-", "--json", "--no-report").out)
+    assert piped["entries"][0]["row"] == file["entries"][0]["row"]
+    assert piped["subject"]["digest"] == file["subject"]["digest"]

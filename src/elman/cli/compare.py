@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from elman.cli.app import Json, app, emit, examples, messages
 from elman.cli.compare_options import (
@@ -16,7 +18,11 @@ from elman.cli.compare_options import (
     report_path,
     require_sense,
 )
+from elman.cli.models_and_text import held_out
 from elman.errors import ElmanError, OptionError
+
+# cyclopts reads the annotations of a command at run time
+from elman.text.building import TextSettings
 
 if TYPE_CHECKING:
     from elman.compare.assembly import Candidate
@@ -27,13 +33,19 @@ NUMBERS = "comparison.json"
 EXAMPLES = examples(
     "elman compare --preset quick",
     "elman compare novel.txt --models kn5,lstm,lstm-kn5 --save runs/novel",
+    "elman compare novel.txt --tokenizer words --vocabulary-size 20000",
     "elman compare runs/lstm runs/kn5.arpa --text heldout.txt",
     "elman compare runs/lstm --text heldout.txt --scores kenlm=heldout.scores.gz",
 )
 
 
 @app.command(name="compare", help_epilogue=EXAMPLES)
-def compare_command(*what: str, options: CompareOptions | None = None, json: Json = False) -> None:
+def compare_command(
+    *what: str,
+    options: CompareOptions | None = None,
+    settings: Annotated[TextSettings | None, Parameter(name="*", group="Text")] = None,
+    json: Json = False,
+) -> None:
     """Compare language models on one text: a table with intervals, and a page that opens offline.
 
     Without saved models, n-grams, a feed-forward model, an RNN, a GRU, an LSTM and mixtures are
@@ -47,15 +59,18 @@ def compare_command(*what: str, options: CompareOptions | None = None, json: Jso
     """
     begin = time.perf_counter()
     chosen = options or CompareOptions()
-    require_sense(what, chosen)
+    tokens = settings or TextSettings()
+    require_sense(what, chosen, tokens)
     if chosen.text is not None:
         comparison = _saved_models(what, chosen.text, chosen, begin, quiet=json)
     else:
-        comparison = _line_up(what[0] if what else DEFAULT_CORPUS, chosen, begin, quiet=json)
+        comparison = _line_up(what[0] if what else DEFAULT_CORPUS, chosen, tokens, begin, quiet=json)
     _finish(comparison, chosen, quiet=json)
 
 
-def _line_up(source: str, options: CompareOptions, begin: float, *, quiet: bool) -> Comparison:
+def _line_up(
+    source: str, options: CompareOptions, tokens: TextSettings, begin: float, *, quiet: bool
+) -> Comparison:
     """Train the line-up; rows are printed as models finish, and Ctrl-C keeps those."""
     from elman.cli import ladder
     from elman.compare import contest
@@ -76,7 +91,7 @@ def _line_up(source: str, options: CompareOptions, begin: float, *, quiet: bool)
             remedy=f"one of: {', '.join(spec.name for spec in specs)}.",
         )
     with ladder.Bar() as bar:
-        corpus = load_corpus(source, progress=lambda doing, done, total: bar.show(doing, done, total))
+        corpus = load_corpus(source, tokens, progress=lambda doing, done, total: bar.show(doing, done, total))
     for note in corpus.notes:
         messages.print(note)
     protocol = Protocol(unit=corpus.tokenizer.unit, unknown=options.unknown)
@@ -86,7 +101,7 @@ def _line_up(source: str, options: CompareOptions, begin: float, *, quiet: bool)
     messages.print(f"{corpus.name}: {corpus.origin}; {corpus.train.events:,} events to train on")
     messages.print(corpus.vocabulary_in_words)
     jobs = options.jobs or default_jobs(options.device)
-    settings = Settings(options.seed, options.save, options.device, jobs, source)
+    settings = Settings(options.seed, options.save, options.device, jobs, source, tokens)
     candidates: list[Candidate] = []
     notes: list[str] = []
     titles: dict[str, str] = {}
@@ -141,10 +156,10 @@ def _saved_models(
     """Score saved models (and score files) on one text."""
     from elman.cli import ladder
     from elman.compare.assembly import assemble, subject_of
-    from elman.compare.candidates import OriginalText, load_named, outside_candidates, score_model
+    from elman.compare.candidates import load_named, outside_candidates, score_model
 
     named = load_named(what)
-    text = OriginalText(source)
+    text = held_out(source, [each.model for each in named], options.split)
     with ladder.Bar() as bar:
         candidates = [
             score_model(
@@ -160,7 +175,9 @@ def _saved_models(
     first = candidates[0]
     subject = subject_of(source, text.origin, text.digest, first.scored.text, first.vocabulary)
     done = repeat(options, begin)
-    comparison = assemble(candidates, subject=subject, repeat=done, counting=counting(options))
+    comparison = assemble(
+        candidates, subject=subject, repeat=done, counting=counting(options), notes=text.notes
+    )
     if not quiet:
         ladder.head(comparison.entries[0].row.per)
         for entry in comparison.entries:

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 
 from elman.cli import score as score  # `elman score` comes with this verb group
 from elman.cli.app import Json, app, emit, examples, messages, progress
-from elman.cli.models_and_text import Sources, Split, find_texts, models_and_source
+from elman.cli.models_and_text import Sources, Split, held_out, models_and_source
 from elman.errors import OptionError
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def evaluate_command(
         MODEL… TEXT. A model is a folder, a training run or an .arpa file. TEXT is a file, - for standard
         input, a folder with train.txt valid.txt test.txt, or a built-in corpus.
     split
-        Which part of a corpus or folder is scored (test). For one text file: the part that `elman train`
-        cuts off it; without --split the whole file.
+        Which part is scored: of a corpus or folder test, of one text file the whole; but of a file that a
+        model was trained from, the test part that `elman train` cut off it.
     state
         carry: the model remembers across sentences. reset: every sentence on its own, what an n-gram
         sees. both: one row each.
@@ -73,19 +73,19 @@ def evaluate_command(
     if (Path(source) / "config.json").is_file():
         raise OptionError(f"{source} is a model, not a text.", remedy="name the text last.")
     models = [load_model(name) for name in names]
-    find = find_texts(source, split, several=len(models) > 1)
+    texts = held_out(source, models, split)
     entries: list[dict[str, object]] = []
     rows: list[Row] = []
     for name, model in zip(names, models, strict=True):
-        text = find(model)
+        text = texts.of(model)
         found = _evaluate(name, model, text, state, unknown, batch_size)
         rows += [(name, model, each) for each in found]
         entries.append(_entry(name, model, text, found))
     notes = _notes(rows)
     if json:
-        emit({"text": source, "split": split, "models": entries, "notes": notes})
+        emit({"text": source, "split": texts.part, "models": entries, "notes": [*texts.notes, *notes]})
         return
-    _print_table(rows, find(models[0]), source)
+    _print_table(rows, texts.of(models[0]), texts.name)
     if breakdown:
         for name, _, each in rows:
             _print_breakdown(name, each)

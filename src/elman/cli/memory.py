@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from elman.cli.app import Json, app, emit, examples, progress
-from elman.cli.models_and_text import Sources, Split, find_texts, models_and_source, short_names
+from elman.cli.models_and_text import Sources, Split, held_out, models_and_source, short_names
 from elman.errors import OptionError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def memory_command(
     events
         How many tokens of the text are predicted again and again, drawn at random.
     split
-        Which part of a corpus or folder is used (test).
+        Which part of a corpus, or of a file that a model was trained from, is used (test).
     seed
         Of the draw.
     figure
@@ -75,7 +75,7 @@ def memory_command(
         require_drawable(figure)
     models = [load_model(name) for name in names]
     labels = short_names(names)
-    find = find_texts(source, split, several=len(models) > 1)
+    texts = held_out(source, models, split)
     found: dict[str, UsableContext] = {}
     with progress() as display:
         for name, model in zip(names, models, strict=True):
@@ -84,7 +84,7 @@ def memory_command(
             def report(done: int, work: int, task: TaskID = task) -> None:
                 display.update(task, completed=done, total=work)
 
-            text = find(model)
+            text = texts.of(model)
             chosen = histories or tuple(k for k in HISTORIES if k < text.events)
             found[labels[name]] = usable_context(
                 model, text, chosen, events=events, seed=seed, progress=report

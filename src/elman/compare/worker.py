@@ -22,7 +22,7 @@ from elman.compare import contest
 from elman.compare.events import Finished, Interrupted, Settings, Working
 from elman.compare.lineup import Spec
 from elman.errors import ElmanError, TextError
-from elman.text.corpus import load_corpus
+from elman.text.corpus import TextSettings, load_corpus
 
 SECONDS_BETWEEN_REPORTS = 0.2
 
@@ -36,7 +36,7 @@ def main() -> None:
     spec = Spec(**order["spec"] | {"parts": ()})
     last = 0.0
     try:
-        corpus = load_corpus(order["source"])
+        corpus = load_corpus(order["source"], TextSettings(**order["text"]))
         if corpus.digest != order["digest"]:
             raise TextError(f"{order['source']} has changed meanwhile.", remedy="run the comparison again.")
         settings = Settings(seed=order["seed"], save=Path(order["save"]), device=order["device"])

@@ -1,5 +1,5 @@
 """Text → ids → windows.
 
 Reading order: reading, vocabulary, prose, bpe, tokenizers, builtin, sources, encoding, cache, building,
-corpus, windows.
+corpus, heldout, windows.
 """

@@ -102,7 +102,7 @@ def build(source: CorpusSource, resolved: dict[str, Any], folder: Path, report: 
             _require_words(encoder, marks[-1], len(encoder.words), name)
             marks.append(len(encoder.words))
     if len(marks) == 2:
-        marks = _cut(marks[1], source.names[0])
+        marks = cut(marks[1], source.names[0])
         for at, split in enumerate(SPLITS):
             _require_words(encoder, marks[at], marks[at + 1], f"{source.names[0]}, its {split} part")
     ids = folder / "whole.i32"
@@ -135,7 +135,7 @@ def _tokenizer(source: CorpusSource, resolved: dict[str, Any], report: Report) -
     stop: int | None = None
     if len(source.parts) == 1:
         lines = sum(block.count(b"\n") for block in part(_reporter(report, "counting lines", size)))
-        stop = _cut(lines, source.names[0])[1]
+        stop = cut(lines, source.names[0])[1]
     return BPE.train(
         islice(_lines(part, _reporter(report, "learning subwords", size)), stop), resolved["bpe_size"]
     )
@@ -161,7 +161,7 @@ def _require_words(encoder: Encoder, first: int, last: int, name: str) -> None:
         )
 
 
-def _cut(sentences: int, name: str) -> list[int]:
+def cut(sentences: int, name: str) -> list[int]:
     """Where the parts of one text begin and end: 90 % train, 5 % valid, 5 % test, contiguous blocks."""
     if sentences < 3:
         raise TextError(

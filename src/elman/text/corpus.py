@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
@@ -236,14 +237,18 @@ def encode_text(
     path: Source = "-" if source == "-" else Path(source)
     name = name_of(path)
     size = path.stat().st_size if isinstance(path, Path) and path.is_file() else 0
+    blocks = open_blocks(path, lambda done: progress(name, done, size) if progress else None)
+    return encode_blocks(blocks, name, tokenizer, vocabulary)
+
+
+def encode_blocks(blocks: Iterator[bytes], name: str, tokenizer: Tokenizer, vocabulary: Vocabulary) -> Text:
+    """Blocks of whole lines as a model sees them; memory-mapped when large. Raises TextError."""
     try:
         with tempfile.TemporaryFile() as sink:
             sink.write(np.array([Vocabulary.eos_id], dtype="<i4").tobytes())
             encoder = Encoder(tokenizer, vocabulary, sink)
             encoder.begin(name)
-            encode_all(
-                encoder, open_blocks(path, lambda done: progress(name, done, size) if progress else None)
-            )
+            encode_all(encoder, blocks)
             sink.flush()
             sink.seek(0)
             whole: NDArray[np.int32] = (
