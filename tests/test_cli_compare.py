@@ -19,6 +19,7 @@ from elman.cli import app
 from elman.compare import contest, lineup
 from elman.compare.contest import Begun
 from elman.compare.lineup import Spec
+from elman.errors import DivergenceError
 from elman.evaluate import event_nats
 from elman.text.corpus import TextSettings, encode_text, load_corpus
 
@@ -276,3 +277,44 @@ def test_a_text_on_standard_input(elman, saved: Path, monkeypatch: pytest.Monkey
     piped = json.loads(elman(*models, "--text", "-", "--json", "--no-report").out)
     assert piped["entries"][0]["row"] == file["entries"][0]["row"]
     assert piped["subject"]["digest"] == file["subject"]["digest"]
+
+
+@pytest.mark.parametrize("text", ["the cat sat\non the mat\nthe dog ran\n", "a b c\n" * 30])
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_tiny_text_trains_every_model(elman, monkeypatch, text: str, jobs: str) -> None:  # type: ignore[no-untyped-def]
+    """A preset's 64 columns are more than such a text has events; no option of compare could help."""
+    wide = {**TRAINING, "batch_size": 64}
+    line_up = [Spec(s.name, s.label, s.kind, s.options, wide if s.training else {}, s.parts) for s in TINY]
+    gru = Spec("gru", "GRU", "recurrent", {"cell": "gru", "num_layers": 1, **SIZES}, wide)
+    monkeypatch.setitem(lineup.PRESETS, "quick", (*line_up[:3], gru, line_up[3]))
+    Path("tiny.txt").write_text(text)
+    ran = elman("tiny.txt", "--preset", "quick", "--jobs", jobs, "--json", "--no-report")
+    assert ran.code == 0, ran.err
+    entries = {entry["name"]: entry for entry in json.loads(ran.out)["entries"]}
+    assert list(entries) == ["unigram", "kn5", "lstm", "gru", "lstm-kn5"]
+    events = load_corpus("tiny.txt").train.events
+    assert entries["lstm"]["details"]["batch size"] == str(max(1, events // 20))
+
+
+def test_an_error_keeps_the_rows_that_are_done(elman, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    original = contest.run
+
+    def failing(*arguments: object):  # type: ignore[no-untyped-def]
+        for event in original(*arguments):  # type: ignore[arg-type]
+            if isinstance(event, Begun) and event.spec.name == "lstm":
+                raise DivergenceError("the loss is NaN.", remedy="wait for better weather.")
+            yield event
+
+    monkeypatch.setattr(contest, "run", failing)
+    ran = elman("pydoc", "--preset", "quick", "--save", "runs")
+    assert ran.code == 2
+    assert "the loss is NaN.\nRemedy: wait for better weather." in ran.err
+    assert "Stopped by an error: the loss is NaN. The models" in ran.out
+    assert [line.split("  ")[0] for line in ran.out.splitlines()[1:3]] == ["Unigram", "Kneser-Ney 3"]
+    assert "How it was counted" in ran.out
+    document = json.loads(Path("runs/comparison.json").read_text())
+    assert [entry["name"] for entry in document["entries"]] == ["unigram", "kn5"]
+    monkeypatch.setattr(contest, "run", lambda *_: (_ for _ in ()).throw(DivergenceError("nothing went.")))
+    ran = elman("pydoc", "--preset", "quick")
+    assert (ran.code, ran.out) == (2, "")
+    assert "nothing went." in ran.err

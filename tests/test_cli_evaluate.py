@@ -152,6 +152,18 @@ def test_words_and_bytes_are_the_same_for_every_tokenizer(capsys: pytest.Capture
     assert counted == {(17, 64)}
 
 
+def test_bits_per_byte_of_less_than_the_text_are_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("evaluate", "words", "prose", "text.txt") == 0
+    out, err = capsys.readouterr()
+    words, prose = (line.split() for line in out.splitlines()[-2:])
+    assert prose[6].endswith("*")
+    assert not words[6].endswith("*")
+    assert "* of less than the text, as the tokens do not tell all of it (blanks, and" in err
+    document = printed_json(capsys, "words", "prose", "letters", "text.txt")
+    flags = [entry["scores"][0]["protocol"]["normalized"] for entry in document["models"]]  # type: ignore[attr-defined]
+    assert flags == [False, True, False]
+
+
 def test_breakdown_prints_both_tables(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli("evaluate", "words", "text.txt", "--breakdown") == 0
     out = capsys.readouterr().out

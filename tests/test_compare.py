@@ -255,6 +255,9 @@ def test_other_tokens_compare_per_byte_on_sentences_that_meet() -> None:
         [table.neighbours[0].interval.low, table.neighbours[0].interval.high], -0.1, rtol=1e-6
     )
     assert any("flattered" in note for note in table.notes)
+    assert not any("leaves out blanks" in note for note in table.notes)
+    lossy = replace(word, protocol=replace(word.protocol, normalized=True))
+    assert any(note.startswith(f"{word.name} leaves out blanks") for note in compare([lossy, letter]).notes)
     per_word = compare([word, letter], per="word")
     assert per_word.rows[1].figure == pytest.approx(math.exp(nats.sum() / SOURCE.words.sum()), rel=1e-12)
 

@@ -19,6 +19,7 @@ from elman.event_nats import BLOCK, Progress
 from elman.event_nats import event_nats as event_nats
 from elman.language_model import LanguageModel, Protocol, Score, StatePolicy, UnknownPolicy
 from elman.text.corpus import Text
+from elman.text.tokenizers import Tokenizer
 from elman.text.vocabulary import Vocabulary
 
 UNK_ID, EOS_ID = 0, 1  # fixed by Vocabulary
@@ -28,7 +29,14 @@ def protocol_of(
     model: LanguageModel, *, unknown: UnknownPolicy = "word", state: StatePolicy = "carry"
 ) -> Protocol:
     """The protocol under which `evaluate` counts with these options."""
-    return Protocol(unit=model.tokenizer.unit, unknown=unknown, state=state)
+    return protocol_in(model.tokenizer, unknown=unknown, state=state)
+
+
+def protocol_in(
+    tokenizer: Tokenizer, *, unknown: UnknownPolicy = "word", state: StatePolicy = "carry"
+) -> Protocol:
+    """The same for any model with this tokenizer."""
+    return Protocol(tokenizer.unit, unknown, state, normalized=bool(tokenizer.lost))
 
 
 def evaluate(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import typing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import torch
@@ -84,12 +84,15 @@ class Protocol:
     state    "carry": the model remembers across sentences (Zaremba et al. 2014);
              "reset": every sentence is scored on its own (what an n-gram sees)
     end_of_sentence  whether `</s>` is an event; Elman always counts it, other tools may not
+    normalized  whether the tokens do not tell all of the text (capital letters, numbers, blanks of prose):
+             bits per byte are then of less than the text
     """
 
     unit: Unit
     unknown: UnknownPolicy = "word"
     state: StatePolicy = "carry"
     end_of_sentence: bool = True
+    normalized: bool = False
 
     def __str__(self) -> str:
         end = "</s> counted" if self.end_of_sentence else "</s> not counted"
@@ -193,12 +196,7 @@ class Score:
             "word_perplexity": self.word_perplexity,
             "bits_per_token": self.bits_per_token,
             "bits_per_byte": self.bits_per_byte,
-            "protocol": {
-                "unit": self.protocol.unit,
-                "unknown": self.protocol.unknown,
-                "state": self.protocol.state,
-                "end_of_sentence": self.protocol.end_of_sentence,
-            },
+            "protocol": asdict(self.protocol),
         }
 
 

@@ -61,17 +61,20 @@ def compare_command(
     chosen = options or CompareOptions()
     tokens = settings or TextSettings()
     require_sense(what, chosen, tokens)
+    failure: ElmanError | None = None
     if chosen.text is not None:
         comparison = _saved_models(what, chosen.text, chosen, begin, quiet=json)
     else:
-        comparison = _line_up(what[0] if what else DEFAULT_CORPUS, chosen, tokens, begin, quiet=json)
+        comparison, failure = _line_up(what[0] if what else DEFAULT_CORPUS, chosen, tokens, begin, quiet=json)
     _finish(comparison, chosen, quiet=json)
+    if failure is not None:
+        raise failure
 
 
 def _line_up(
     source: str, options: CompareOptions, tokens: TextSettings, begin: float, *, quiet: bool
-) -> Comparison:
-    """Train the line-up; rows are printed as models finish, and Ctrl-C keeps those."""
+) -> tuple[Comparison, ElmanError | None]:
+    """Train the line-up; rows are printed as models finish; Ctrl-C keeps those, and so does an error."""
     from elman.cli import ladder
     from elman.compare import contest
     from elman.compare.assembly import assemble, candidate_of, require_some, subject_of
@@ -79,7 +82,7 @@ def _line_up(
     from elman.compare.events import Begun, Finished, Settings, Working
     from elman.compare.lineup import choose
     from elman.compare.side_by_side import default_jobs
-    from elman.language_model import Protocol
+    from elman.evaluate import protocol_in
     from elman.text.corpus import load_corpus
 
     specs = choose(
@@ -94,7 +97,7 @@ def _line_up(
         corpus = load_corpus(source, tokens, progress=lambda doing, done, total: bar.show(doing, done, total))
     for note in corpus.notes:
         messages.print(note)
-    protocol = Protocol(unit=corpus.tokenizer.unit, unknown=options.unknown)
+    protocol = protocol_in(corpus.tokenizer, unknown=options.unknown)
     subject = subject_of(
         corpus.name, corpus.origin, corpus.digest, corpus.test, corpus.vocabulary, corpus.train.events
     )
@@ -104,6 +107,7 @@ def _line_up(
     settings = Settings(options.seed, options.save, options.device, jobs, source, tokens)
     candidates: list[Candidate] = []
     notes: list[str] = []
+    failure: ElmanError | None = None
     titles: dict[str, str] = {}
 
     def row(candidate: Candidate) -> None:
@@ -137,7 +141,14 @@ def _line_up(
                     notes.append(f"Stopped by Ctrl-C while {event.spec.label} was trained; it is left out.")
         except KeyboardInterrupt:
             notes.append("Stopped by Ctrl-C; the models that were not finished are left out.")
-        if notes:
+        except ElmanError as error:
+            if not candidates:
+                raise
+            failure = error
+            notes.append(
+                f"Stopped by an error: {error.cause} The models that were not finished are left out."
+            )
+        if notes and failure is None:
             resume = "; run the same command again to go on" if options.save else ""
             messages.print(f"elman: stopped{resume}")
     require_some(candidates)
@@ -147,7 +158,9 @@ def _line_up(
         row(candidate)
     lost = bool(notes) and options.baseline not in [candidate.name for candidate in candidates]
     how = counting_alone(options) if lost else counting(options)
-    return assemble(candidates, subject=subject, repeat=repeat(options, begin), counting=how, notes=notes)
+    said = (*notes, *corpus.notes)
+    done = repeat(options, begin)
+    return assemble(candidates, subject=subject, repeat=done, counting=how, notes=said), failure
 
 
 def _saved_models(

@@ -154,6 +154,8 @@ def _notes(rows: list[Row]) -> list[str]:
             "These models know different words, and some words of the text are unknown: the model that knows "
             "fewer has the easier task. Compare models of one vocabulary, or texts without unknown words."
         )
+    lost = dict.fromkeys(model.tokenizer.lost for _, model, _ in rows if model.tokenizer.lost)
+    notes += [f"* of less than the text, as the tokens do not tell all of it ({what})." for what in lost]
     told: dict[tuple[str, int, int], list[str]] = {}
     for name, _, each in rows:
         found = each.score
@@ -198,7 +200,7 @@ def _print_table(rows: list[Row], text: Text, source: str) -> None:
                 found.protocol.unknown,
                 f"{found.perplexity:,.2f}",
                 f"{found.word_perplexity:,.2f}" if whole else "-",
-                f"{found.bits_per_byte:.4f}" if whole else "-",
+                f"{found.bits_per_byte:.4f}{'*' * found.protocol.normalized}" if whole else "-",
                 f"{found.events:,}",
                 f"{found.unknown:,}",
                 f"{found.unknown_share:.1%}" if found.protocol.unknown == "word" else "-",

@@ -18,8 +18,8 @@ from elman.compare.outcome import Facts, sample_texts, size_of
 from elman.compare.outside import LogBase, read_score_file
 from elman.compare.table import Encoding, Scored
 from elman.errors import OptionError
-from elman.evaluate import event_nats
-from elman.language_model import LanguageModel, Protocol, StatePolicy, UnknownPolicy
+from elman.evaluate import event_nats, protocol_of
+from elman.language_model import LanguageModel, StatePolicy, UnknownPolicy
 from elman.text.corpus import Text
 from elman.text.heldout import HeldOut
 
@@ -68,7 +68,7 @@ def score_model(
     """A saved model on the text, carried and, where that differs, reset."""
     model, text = named.model, source.of(named.model)
     encoding = Encoding.of(model.vocabulary, model.tokenizer)
-    protocol = Protocol(unit=model.tokenizer.unit, unknown=unknown)
+    protocol = protocol_of(model, unknown=unknown)
     kind = str(getattr(model, "kind", "model"))
     policies: tuple[StatePolicy, ...] = ("carry",) if kind == "ngram" else ("carry", "reset")
     scored = []

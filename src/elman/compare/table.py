@@ -40,8 +40,8 @@ from elman.text.corpus import Text
 from elman.text.tokenizers import Tokenizer
 from elman.text.vocabulary import Vocabulary
 
-FEW_SENTENCES = 30
-UNK_ID = 0  # fixed by Vocabulary
+FEW_SENTENCES, UNK = 30, Vocabulary.unk_id
+NORMALIZED = "leaves out blanks, capital letters or numbers of the text: its figure is flattered."
 
 
 @dataclass(frozen=True)
@@ -199,6 +199,7 @@ def _unit(scored: Sequence[Scored], per: Per | None) -> tuple[Per, list[str]]:
                 f"{model.name} leaves events out ({model.protocol}), so nats per {per or 'byte'} mislead.",
                 remedy="score with unknown=word and </s> counted.",
             )
+        notes += [f"{model.name} {NORMALIZED}"] * model.protocol.normalized
         share = model.text.unknown / max(1, model.text.events)
         if share:
             notes.append(
@@ -239,7 +240,6 @@ def _sums(scored: Sequence[Scored], per: Per) -> tuple[Floats, Floats, list[Scor
                 f"{model.name} gives probability zero to an event: its perplexity is infinite.",
                 remedy="smooth it, or compare with --unknown skip when it is an unknown word.",
             )
-        known = kept & (np.asarray(text.ids) != UNK_ID)
         divisor = {"token": sentence_sums(kept, text.ends), "word": text.words, "byte": text.bytes}[per]
         nats.append(_merge(sentence_sums(values, text.ends), last))
         counts.append(_merge(np.asarray(divisor, dtype=np.float64), last))
@@ -251,7 +251,7 @@ def _sums(scored: Sequence[Scored], per: Per) -> tuple[Floats, Floats, list[Scor
                 bytes=int(text.bytes.sum(dtype=np.int64)),
                 unknown=text.unknown,
                 protocol=model.protocol,
-                known_nats=math.fsum(values[known]),
+                known_nats=math.fsum(values[np.asarray(text.ids) != UNK]),
             )
         )
     return np.stack(nats, axis=1), np.stack(counts, axis=1), scores
@@ -267,7 +267,7 @@ def _kept(scored: Sequence[Scored]) -> NDArray[np.bool_]:
                 reason="they were scored on different texts.",
             )
         if model.protocol.unknown == "skip":
-            kept &= np.asarray(model.text.ids) != UNK_ID
+            kept &= np.asarray(model.text.ids) != UNK
     if not kept.any():
         raise ProtocolError("every token of the text is unknown: nothing is left to compare.")
     return kept

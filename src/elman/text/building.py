@@ -29,6 +29,7 @@ from elman.text.vocabulary import MAX_TOKENS, RARE, UNK, Vocabulary
 
 _CHUNK = 1 << 22
 _HELD_OUT = 0.05
+PROSE = ("numbers", "lowercase", "brackets", "wrapped")
 WORDS_KEPT = 10_000
 """Size of a vocabulary of words unless told otherwise, as in the Penn Treebank's tables."""
 
@@ -41,7 +42,7 @@ class TextSettings:
     """How a text becomes tokens. None stands for the default of the source. Raises OptionError."""
 
     tokenizer: Literal["words", "prose", "characters", "bytes", "bpe"] | None = None
-    """What a token is. By default words between blanks for files, prose or characters for built-ins."""
+    """What a token is. By default prose for files that look like it, else words between blanks."""
     vocabulary_size: int | None = None
     """Most frequent tokens kept, the unknown symbol and sentence end included; 0: all. By default 10000 for
     words and prose (all where the text writes <unk> itself), all for the rest."""
@@ -50,6 +51,12 @@ class TextSettings:
     nothing else would be unknown: then words seen once are."""
     numbers: bool = True
     """Prose: every number becomes the token N."""
+    lowercase: bool = True
+    """Prose: capital letters are lowered."""
+    brackets: bool | None = None
+    """Prose: what stands in square brackets is read like the rest (not in built-ins: stage notes)."""
+    wrapped: bool | None = None
+    """Prose: a file's lines are joined to paragraphs, which blank lines end (where they look wrapped)."""
     bpe_size: int = 8000
     """BPE: subwords learned at most, the 256 bytes included."""
 
@@ -77,10 +84,31 @@ class TextSettings:
             "min_count": self.min_count,
         }
         if name == "prose":
-            found |= {"numbers": self.numbers, "unicode": unicodedata.unidata_version}
+            found |= {"numbers": self.numbers, "lowercase": self.lowercase, "wrapped": self.wrapped}
+            found["brackets"] = source.looks is not None if self.brackets is None else self.brackets
+            found["unicode"] = unicodedata.unidata_version
         if name == "bpe":
             found |= {"bpe_size": self.bpe_size}
         return found
+
+
+def told(source: CorpusSource, settings: TextSettings, resolved: dict[str, Any]) -> list[str]:
+    """How a prose text of the user's own is read, and what would read it otherwise."""
+    if source.looks is None or resolved["tokenizer"] != "prose":
+        return []
+    parts = []
+    if settings.tokenizer is None:
+        parts.append(
+            "this looks like running prose, so sentences, words and marks are told apart "
+            "(--tokenizer words: a sentence a line, tokens between blanks)"
+        )
+    if width := source.looks.width if settings.wrapped is None else 0:
+        parts.append(f"lines are wrapped at {width} columns, so they are joined to paragraphs (--no-wrapped)")
+    if settings.lowercase:
+        parts.append("capital letters are lowered (--no-lowercase)")
+    if settings.numbers:
+        parts.append("numbers become N (--no-numbers)")
+    return ["; ".join(parts) + "."] if parts else []
 
 
 def key_of(source: CorpusSource, resolved: dict[str, Any]) -> str:
@@ -98,7 +126,8 @@ def build(source: CorpusSource, resolved: dict[str, Any], folder: Path, report: 
         encoder = Encoder(tokenizer, None, sink)
         for name, part, size in zip(source.names, source.parts, source.sizes, strict=True):
             encoder.begin(name)
-            encode_all(encoder, part(_reporter(report, f"reading {Path(name).name}", size)))
+            blocks = part(_reporter(report, f"reading {Path(name).name}", size))
+            encode_all(encoder, blocks if source.looks is None else tokenizer.paragraphs(blocks))
             _require_words(encoder, marks[-1], len(encoder.words), name)
             marks.append(len(encoder.words))
     if len(marks) == 2:
@@ -116,6 +145,7 @@ def build(source: CorpusSource, resolved: dict[str, Any], folder: Path, report: 
         "tokenizer": tokenizer.as_json(),
         "vocabulary": vocabulary.as_json(),
         "kept": kept,
+        "dropped": encoder.dropped,
     }
     write_description(folder, description, encoder.words, encoder.bytes)
 
@@ -123,7 +153,7 @@ def build(source: CorpusSource, resolved: dict[str, Any], folder: Path, report: 
 def _tokenizer(source: CorpusSource, resolved: dict[str, Any], report: Report) -> Tokenizer:
     name = resolved["tokenizer"]
     if name == "prose":
-        return get_tokenizer(name, numbers=resolved["numbers"])
+        return get_tokenizer(name, **{key: resolved[key] for key in PROSE})
     if name != "bpe":
         return get_tokenizer(name)
     if source.content == "":

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from elman.errors import ElmanError, FormatError, TextError
 from elman.text import cache as store
-from elman.text.building import Report, TextSettings, build, key_of
+from elman.text.building import Report, TextSettings, build, key_of, told
 from elman.text.encoding import Encoder, encode_all
 from elman.text.reading import Source, name_of, open_blocks
 from elman.text.sources import SPLITS, CorpusSource, find_corpus
@@ -41,12 +41,14 @@ class Text:
     bytes  int32 [S], UTF-8 bytes of the original text, one for each line end included, by sentence;
            bytes between two sentences belong to the one before
     whole  int32 [N+1], `ids` with `</s>` in front where it is stored so; else None
+    dropped  words in bracketed notes that the tokenizer left out of the whole text
     """
 
     ids: NDArray[np.int32]
     words: NDArray[np.int32]
     bytes: NDArray[np.int32]
     whole: NDArray[np.int32] | None = field(default=None, repr=False)
+    dropped: int = 0
 
     @property
     def events(self) -> int:
@@ -148,7 +150,7 @@ def load_corpus(
     report: Report = progress or (lambda what, done, total: None)
     root = store.cache_folder(cache)
     folder = root / key_of(found, resolved)
-    notes = list(found.notes)
+    notes = [*found.notes, *told(found, settings or TextSettings(), resolved)]
     if found.content:
         try:
             if cached := store.read_cache(folder):
@@ -158,7 +160,6 @@ def load_corpus(
         try:
             return _corpus(found, *_build_in(root, folder, found, resolved, report), notes)
         except OSError as error:
-            notes = list(found.notes)
             notes.append(f"the cache {root} cannot be written ({error.strerror}); this corpus is not kept.")
     try:
         return _corpus(found, *_build_aside(found, resolved, report), notes)
@@ -209,9 +210,11 @@ def _corpus(
         vocabulary = Vocabulary.from_json(description["vocabulary"])
         tokenizer = tokenizer_from_json(description["tokenizer"])
         train, valid, test = (_slice(arrays, marks[at : at + 2], events[at : at + 2]) for at in range(3))
-        digest, kept = str(description["digest"]), str(description["kept"])
+        digest, kept, dropped = str(description["digest"]), str(description["kept"]), description["dropped"]
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise FormatError(f"cached corpus: {error!r}") from None
+    if dropped and source.looks is not None:
+        notes.append(f"{dropped:,} words in square brackets are left out (--brackets reads them).")
     origin = source.origin
     if len(source.parts) == 1:
         counts = "/".join(f"{marks[at + 1] - marks[at]:,}" for at in range(3))
@@ -248,7 +251,7 @@ def encode_blocks(blocks: Iterator[bytes], name: str, tokenizer: Tokenizer, voca
             sink.write(np.array([Vocabulary.eos_id], dtype="<i4").tobytes())
             encoder = Encoder(tokenizer, vocabulary, sink)
             encoder.begin(name)
-            encode_all(encoder, blocks)
+            encode_all(encoder, tokenizer.paragraphs(blocks))
             sink.flush()
             sink.seek(0)
             whole: NDArray[np.int32] = (
@@ -288,4 +291,4 @@ def encode_string(text: str, tokenizer: Tokenizer, vocabulary: Vocabulary) -> Te
 
 def _encoded(encoder: Encoder, whole: NDArray[np.int32]) -> Text:
     words, sizes = (np.array(values, dtype=np.int32) for values in (encoder.words, encoder.bytes))
-    return Text(whole[1:], words, sizes, whole)
+    return Text(whole[1:], words, sizes, whole, encoder.dropped)

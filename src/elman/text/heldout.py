@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Literal, Protocol
@@ -23,8 +24,8 @@ from elman.text.building import cut
 from elman.text.builtin import BUILTIN
 from elman.text.corpus import Text, encode_blocks, encode_text
 from elman.text.reading import Source, name_of, open_blocks
-from elman.text.sources import SPLITS, find_corpus
-from elman.text.tokenizers import Tokenizer
+from elman.text.sources import SPLITS, find_corpus, looks_of
+from elman.text.tokenizers import Prose, Tokenizer
 from elman.text.vocabulary import Vocabulary
 
 Split = Literal["whole", "train", "valid", "test"]
@@ -69,6 +70,7 @@ class HeldOut:
         self._bytes: tuple[int, int] | None = None
         if self._corpus is None:
             self._choose(split, usual)
+        self._tell_reading()
         if not all(text.events for text in self._texts):
             raise TextError(
                 f"{source} is empty: there is no event to score.", remedy="give a text with a line."
@@ -174,9 +176,23 @@ class HeldOut:
             )
         self._bytes = begin, end
         self._texts = [
-            text.part(int(np.searchsorted(own, begin)), int(np.searchsorted(own, end)))
+            replace(
+                text.part(int(np.searchsorted(own, begin)), int(np.searchsorted(own, end))),
+                dropped=text.dropped,
+            )
             for text, own in zip(self._texts, ends, strict=True)
         ]
+
+    def _tell_reading(self) -> None:
+        """What a user should know of how prose was read."""
+        styles = [reader.tokenizer.style for reader in self._readers if isinstance(reader.tokenizer, Prose)]
+        if self._corpus is not None and self._corpus.looks is None:
+            return
+        seen = looks_of(self._path) if self._corpus is None else self._corpus.looks
+        if seen and seen.width and any(style.wrapped is None for style in styles):
+            self.notes += (f"{self.source}: lines are wrapped at {seen.width} columns, so prose joins them.",)
+        if dropped := max(text.dropped for text in self._texts):
+            self.notes += (f"{self.source}: {dropped:,} words in square brackets are left out.",)
 
 
 def joined(first: Text, second: Text) -> Text:
@@ -185,6 +201,7 @@ def joined(first: Text, second: Text) -> Text:
         np.concatenate([first.ids, second.ids]),
         np.concatenate([first.words, second.words]),
         np.concatenate([first.bytes, second.bytes]),
+        dropped=first.dropped + second.dropped,
     )
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 from elman.errors import TextError
 from elman.text.builtin import BUILTIN, Builtin, find_builtin
+from elman.text.paragraphs import Looks, looks, peek
 from elman.text.reading import BLOCK, Progress, Source, content_digest, open_blocks
 
 Blocks = Callable[[Progress | None], Iterator[bytes]]
@@ -31,6 +33,7 @@ class CorpusSource:
     content  SHA-256 of the content, hexadecimal; "" where it cannot be known beforehand (standard input)
     origin   what it is and how it was split; a single part is described after the split
     tokenizer  default of this source
+    looks    what a text of the user's own looks like; None for a built-in one
     """
 
     name: str
@@ -41,6 +44,7 @@ class CorpusSource:
     origin: str
     tokenizer: str = "words"
     notes: tuple[str, ...] = ()
+    looks: Looks | None = None
 
 
 def find_corpus(source: str | Path) -> CorpusSource:
@@ -51,7 +55,18 @@ def find_corpus(source: str | Path) -> CorpusSource:
     if isinstance(source, str) and source in BUILTIN:
         return _builtin(BUILTIN[source])
     if source == "-":
-        return CorpusSource("-", ("standard input",), (_opener("-"),), (0,), "", "standard input")
+        sample, blocks = peek(open_blocks("-"))
+        seen = looks(sample)
+        return CorpusSource(
+            "-",
+            ("standard input",),
+            (lambda progress: blocks,),
+            (0,),
+            "",
+            "standard input",
+            usual_tokenizer(seen),
+            looks=seen,
+        )
     path = Path(source)
     try:
         folder, exists = path.is_dir(), path.exists()
@@ -63,6 +78,7 @@ def find_corpus(source: str | Path) -> CorpusSource:
         return _folder(path)
     if not exists:
         raise _absent(str(source), path)
+    seen = looks_of(path)
     return CorpusSource(
         str(source),
         (str(path),),
@@ -70,7 +86,21 @@ def find_corpus(source: str | Path) -> CorpusSource:
         (path.stat().st_size,),
         content_digest(path),
         f"file {path.name}",
+        usual_tokenizer(seen),
+        looks=seen,
     )
+
+
+def looks_of(path: Path) -> Looks:
+    """What a file looks like, by its beginning. Raises TextError."""
+    sample, blocks = peek(open_blocks(path))
+    with closing(blocks):
+        return looks(sample)
+
+
+def usual_tokenizer(seen: Looks) -> str:
+    """What a text of the user's own is cut by, unless told otherwise."""
+    return "prose" if seen.prose else "words"
 
 
 def _absent(name: str, path: Path) -> TextError:
@@ -105,6 +135,7 @@ def _folder(folder: Path) -> CorpusSource:
                 remedy="rename the files so, or give one text file: it is split for you.",
             )
         paths.append(found[0])
+    seen = looks_of(paths[0])
     digests = [content_digest(path) for path in paths]
     return CorpusSource(
         str(folder),
@@ -113,6 +144,8 @@ def _folder(folder: Path) -> CorpusSource:
         tuple(path.stat().st_size for path in paths),
         hashlib.sha256(" ".join(digests).encode()).hexdigest(),
         f"folder {folder.name}, split as it came ({', '.join(path.name for path in paths)})",
+        usual_tokenizer(seen),
+        looks=seen,
     )
 
 
