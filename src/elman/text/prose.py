@@ -1,7 +1,8 @@
 """Where sentences end in running prose, and what its tokens are: pure functions on one line (a paragraph).
 
 Not a tokenizer by itself (tokenizers.Prose is), not for hard-wrapped lines (a line end always ends a
-sentence; paragraphs.py joins them), and tuned to English: other alphabets work, but only English abbreviations are known.
+sentence; paragraphs.py joins them), and tuned to English: other alphabets work, but only English
+abbreviations are known.
 
 A sentence ends after . ? ! or … (and any closing quotes or brackets) before a blank, when what follows
 does not begin with a small letter, except after
