@@ -7,21 +7,30 @@ NATIVE := $(wildcard native/*)
 KERNELS := $(BIN)/python -c 'from elman.kernels import native as n; print("Compiled kernels:", \
   n.available() and n.require().instruction_set() or "none (no C++20 compiler?); everything runs on torch")'
 
-.PHONY: compare bench test lint format clean
+.PHONY: compare bench fuzz test lint format clean
 .DEFAULT_GOAL := compare
 
 # The main job: n-grams, feed-forward, RNN, GRU, LSTM and a mixture on one text, one table, one page.
 # More: make compare PRESET=quick|default|full CORPUS=sotu-modern|FOLDER|FILE
 PRESET ?= default
 CORPUS ?= sotu-modern
+compare: export TEXT := $(CORPUS)
 compare: .venv/compare.stamp
-	$(BIN)/elman compare $(CORPUS) --preset $(PRESET) --save runs/compare-$(notdir $(CORPUS))-$(PRESET)
+	@name=$$($(BIN)/python -c 'import os; print(os.path.basename(os.path.abspath(os.environ["TEXT"])))'); \
+	set -x; $(BIN)/elman compare "$$TEXT" --preset $(PRESET) --save "runs/compare-$$name-$(PRESET)"
 
 # Speed beside PyTorch and what else is installed, every row: half an hour of a machine that does nothing else.
 # More: make bench BENCH="--quick", BENCH="--rows lstm-2x200 --rounds 15 --scaling"; results/speed-$(NAME).json
 NAME ?= here
 bench: .venv/compare.stamp
 	$(BIN)/python benchmarks/speed.py $(NAME) $(BENCH)
+
+# Hostile bytes to everything that is read, guided by coverage: every target for TIME seconds, or TARGET=name.
+# What fails is kept in .fuzz/crashes/ with the command that runs it again; results/fuzz.json counts.
+TIME ?= 60
+fuzz: .venv/test.stamp
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[fuzz]' || true
+	PYTHONPATH=tests $(BIN)/python -m fuzz --time $(TIME) $(if $(TARGET),--target $(TARGET))
 
 test: .venv/test.stamp lint
 	$(BIN)/pytest -n 2 --dist worksteal

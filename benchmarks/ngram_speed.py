@@ -46,7 +46,7 @@ def worker(text: Path, heldout: Path, arpa: Path, order: int, cores: int) -> Non
     import torch
 
     from elman.event_nats import event_nats
-    from elman.ngram.arpa import write_arpa
+    from elman.ngram.arpa_writing import write_arpa
     from elman.ngram.kneser_ney import KneserNeySettings, estimate
     from elman.text.corpus import Text, encode_text
     from elman.text.encoding import Encoder, encode_all

@@ -5,7 +5,7 @@
 
 namespace elman::ELMAN_ISA {
 
-// 1 / x, x in the normal range; NaN stays NaN. 14 bits and one step of Newton, r (2 - x r): relative error 2^-23.
+// 1 / x, x >= 1 and finite; NaN stays NaN. 14 bits and one step of Newton, r (2 - x r): relative error 2^-23.
 ELMAN_INLINE Floats reciprocal(Floats x) {
 #if defined(__AVX512F__)
     Floats r = Floats(_mm512_maskz_rcp14_ps(0xffff, __m512(x)));
@@ -15,9 +15,10 @@ ELMAN_INLINE Floats reciprocal(Floats x) {
 #endif
 }
 
-// 1 / (1 + exp(-x))
+// 1 / (1 + exp(-x)); below -87.4 it would be denormal and is 0, as far as denormals are flushed: a gate shut for good
+// times an infinite state is then NaN, as it should be.
 ELMAN_INLINE Floats gate(Floats x) {
-    Exponential e = exponential(at_most(at_least(-x, -87.f), 87.f));
+    Exponential e = exponential(at_most(at_least(-x, -87.f), 88.3f));
     return reciprocal(1.f + e.power + e.power * e.p);
 }
 

@@ -24,8 +24,8 @@ struct Gru {
     ELMAN_INLINE void backward(const Floats* saved, Floats h_prev, Floats dh, Floats&, Floats* da, Floats& direct) {
         const Floats r = saved[0], z = saved[1], n = saved[2], h_n = saved[3];
         // forward: h = (1 - z) * n + z * h_prev
-        const Floats dn = dh * (1.f - z), dz = dh * (h_prev - n);
         direct = dh * z;
+        const Floats dn = dh - direct, dz = dh * (h_prev - n);  // not dh (1 - z), which differs where dh is infinite
         // forward: n = tanh(x_n + r * h_n)
         da[2] = dn * (1.f - n * n);
         da[3] = da[2] * r;

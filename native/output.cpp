@@ -6,12 +6,12 @@
 //   pass 1, by chunks of CHUNK words   l = W hᵀ           W is used where it lies, hᵀ is packed
 //                                      E, S[r] = Σ_v E    on the chunk, in the first-level cache
 //                                      dh += Eᵀ W         the chunk of W has just been read
-//   barrier                            log Z[r] = log Σ_threads S exp(shift)
-//   pass 2, the same chunks            dW += E (f h)      f[r] = gradient[r] exp(shift[r] - log Z[r])
+//   barrier                            log Z[r] = top + log z, z = Σ_threads S exp(shift - top)
+//   pass 2, the same chunks            dW += E (f h)      f[r] = gradient[r] exp((shift[r] - top) - log z)
 //
 // so P = E exp(shift - log Z) is never formed: the factor goes onto the R × H rows of h instead of onto the
-// V × R logits. `shift` follows the largest logit so far when that rises by more than SLACK (online
-// softmax, Milakov & Gimelshein 2018); a chunk remembers its own, so that an earlier one stays usable.
+// V × R logits. `shift` follows the largest logit (softmax.hpp); a chunk remembers its own, so that an earlier one
+// stays usable.
 //
 // Caches, for H = 200, V = 10,000, two threads, N = 700 in two blocks of R = 352, float32. In the second level: hᵀ and
 // dh, 282 kB each, a chunk of E, 104 × 352 × 4 = 146 kB, and of W, 83 kB. In the first: 13 words of W, 10 kB, beside one
@@ -24,6 +24,7 @@
 
 #include "output_layout.hpp"
 #include "pack.hpp"
+#include "softmax.hpp"
 #include "threads.hpp"
 #include "tile.hpp"
 #include "workspace.hpp"
@@ -67,7 +68,7 @@ template <class Kind> class Worker {
     void first_pass() {
         pack_transposed<Kind>(mine_ + at_.hidden, task_.hidden + row_ * H, rows_, H, R);
         float *shift = floats(at_.shift), *sums = floats(at_.sums), *dh = floats(at_.dh);
-        for (long r = 0; r < R; r++) shift[r] = -__builtin_inff(), sums[r] = 0.f;
+        for (long r = 0; r < R; r++) shift[r] = LOWEST, sums[r] = 0.f;
         if (task_.dhidden) memset(dh, 0, static_cast<size_t>(R * at_.padded_h) * sizeof *dh);
         for (long word = share_.begin, chunk = 0; word < share_.end; word += CHUNK, chunk++) {
             const long words = share_.end - word < CHUNK ? share_.end - word : CHUNK;
@@ -76,6 +77,7 @@ template <class Kind> class Worker {
             float* raw = DEPTH == 1 ? reinterpret_cast<float*>(exps) : floats(at_.raw);
             weights_of(word, words);
             logits(raw, word, words);
+            find_targets(raw, word, words);
             move_shift(floats(at_.shifts) + kept * R);
             exponentiate(raw, exps, words);
             if (!task_.gradient || !task_.dhidden) continue;
@@ -117,6 +119,15 @@ template <class Kind> class Worker {
                     }
                 }
             });
+        }
+    }
+
+    // l of the targets in this chunk, for whoever finishes their rows
+    void find_targets(const float* raw, long word, long words) {
+        auto* found = reinterpret_cast<float*>(all_ + at_.targets);
+        for (long r = 0; r < rows_; r++) {
+            const long v = task_.targets[row_ + r] - word;
+            if (v >= 0 && v < words) found[r] = raw[v * R + r];
         }
     }
 
@@ -173,19 +184,19 @@ template <class Kind> class Worker {
             double z = 0;
             for (int t = 0; t < me_.count; t++)
                 z += static_cast<double>(theirs(t, at_.sums)[r]) * std::exp(theirs(t, at_.shift)[r] - top);
-            log_z_[r] = top + static_cast<float>(std::log(z));
+            top_[r] = top, log_z_[r] = static_cast<float>(std::log(z));
             if (task_.gradient) factor[r] = task_.gradient[row_ + r] * relative(me_.index, r);
         }
         const auto [begin, end] = me_.share(rows_);
         for (long r = begin; r < end; r++) {
             const long target = task_.targets[row_ + r];
-            const float nats = log_z_[r] - logit(r, target);
+            const float nats = log_z_[r] - (theirs(0, at_.targets)[r] - top_[r]);
             if (task_.nats) task_.nats[row_ + r] = nats < 0.f ? 0.f : nats;  // rounding; NaN stays NaN
             if (!task_.gradient || !task_.dhidden) continue;
-            const float g = task_.gradient[row_ + r];
+            const float g = task_.gradient[row_ + r], finite = g - g;  // 0; NaN where g (P - 1) is infinity less infinity
             const float* w = task_.weight + target * H;
             float* out = task_.dhidden + (row_ + r) * H;
-            for (long k = 0; k < H; k++) out[k] = -g * w[k];  // dl = g (P - [v = target])
+            for (long k = 0; k < H; k++) out[k] = finite - g * w[k];  // dl = g (P - [v = target])
             for (int t = 0; t < me_.count; t++) {
                 const float f = g * relative(t, r);
                 const float* dh = theirs(t, at_.dh) + r * at_.padded_h;
@@ -200,7 +211,7 @@ template <class Kind> class Worker {
         const bool add = row_ > 0;
         const long depth = R / DEPTH;
         const float* packed_for = nullptr;  // the shift that `scaled` is made for
-        alignas(64) float f[MOST_ROWS];
+        alignas(64) float f[BLOCK_ROWS];
         for (long word = share_.begin, chunk = 0; word < share_.end; word += CHUNK, chunk++) {
             const long words = share_.end - word < CHUNK ? share_.end - word : CHUNK;
             const float* shift = floats(at_.shifts) + chunk * R;
@@ -240,26 +251,15 @@ template <class Kind> class Worker {
         }
     }
 
-    // W[target] · h[r] + b[target], rounded as the products are
-    float logit(long r, long target) const {
-        const float *h = task_.hidden + (row_ + r) * H, *w = task_.weight + target * H;
-        Floats total{};
-        for (long k = 0; k < H; k += LANES) {
-            const int lanes = static_cast<int>(H - k < LANES ? H - k : LANES);
-            total += rounded<Kind>(load_first(h + k, lanes)) * rounded<Kind>(load_first(w + k, lanes));
-        }
-        return sum(total) + (task_.bias ? task_.bias[target] : 0.f);
-    }
-
     // Words of the next chunk; 0 where the share is so small that it stays in the cache.
     long after(long word) const { return few_ ? 0 : std::min(share_.end - word - CHUNK, CHUNK); }
-    long tiles(long rows) const { return (rows + ROWS - 1) / ROWS * ((H + PANEL - 1) / PANEL); }
+    long tiles(long rows) const { return (rows + ROWS - 1) / ROWS * std::max((H + PANEL - 1) / PANEL, 1L); }
     float* floats(long at) const { return reinterpret_cast<float*>(mine_ + at); }
     const float* theirs(int thread, long at) const {
         return reinterpret_cast<const float*>(all_ + thread * at_.total + at);
     }
     // thread t's E is P times this
-    float relative(int t, long r) const { return std::exp(theirs(t, at_.shift)[r] - log_z_[r]); }
+    float relative(int t, long r) const { return std::exp(theirs(t, at_.shift)[r] - top_[r] - log_z_[r]); }
 
     const OutputTask& task_;
     const OutputLayout<Kind>& at_;
@@ -267,13 +267,20 @@ template <class Kind> class Worker {
     const Member& me_;
     const Member::Share share_;
     const long H;
-    const bool few_ = share_.end - share_.begin <= 4 * CHUNK;
+    const bool few_ = share_.end - share_.begin <= FEW_CHUNKS * CHUNK;
     long R = 0;  // rows of the block, rounded up: the padding has gradient 0
     const uint32_t *weight_ = nullptr, *weight_b_ = nullptr;  // the chunk: `weights_of`
     long row_ = 0, rows_ = 0;
-    alignas(64) float largest_[MOST_ROWS];
-    float log_z_[MOST_ROWS];
+    alignas(64) float largest_[BLOCK_ROWS];
+    float top_[BLOCK_ROWS], log_z_[BLOCK_ROWS];  // log Z is their sum
 };
+
+// Gradients of no rows
+void clear(const OutputTask& task) {
+    const auto words = static_cast<size_t>(task.vocabulary_size);
+    if (task.gradient && task.dweight) memset(task.dweight, 0, words * task.hidden_size * sizeof *task.dweight);
+    if (task.gradient && task.dbias) memset(task.dbias, 0, words * sizeof *task.dbias);
+}
 
 template <class Kind> void run(const OutputTask& task) {
     const long R = block_rows(task);
@@ -293,6 +300,10 @@ template <class Kind> void run(const OutputTask& task) {
 
 }  // namespace
 
-void output_nats(const OutputTask& task) { task.bf16 ? run<Bf16>(task) : run<Fp32>(task); }
+void output_nats(const OutputTask& task) {
+    if (task.rows < 1) return clear(task);
+    if (task.bf16) run<Bf16>(task);
+    else run<Fp32>(task);
+}
 
 }  // namespace elman::ELMAN_ISA

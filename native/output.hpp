@@ -11,7 +11,7 @@
 namespace elman {
 
 struct OutputTask {
-    long rows, hidden_size, vocabulary_size;  // N, H, V, each at least 1
+    long rows, hidden_size, vocabulary_size;  // N, H, V; V at least 1 where N is
     const float* hidden;                      // [N, H]
     const float* weight;                      // [V, H]
     const float* bias;                        // [V] or null

@@ -8,13 +8,13 @@ namespace elman::ELMAN_ISA {
 
 constexpr long GRAIN = 2 * ROWS;  // words; even, so that pairs of words stay with one thread
 template <class Kind> constexpr long CHUNK = 4 * Kind::DEPTH * GRAIN;
-constexpr long MOST_ROWS = 384;   // of R, a multiple of PANEL
-constexpr float SLACK = 20.f;     // E <= exp(20): far from overflow, and sums of it too
+constexpr long BLOCK_ROWS = 384;  // R at most, a multiple of PANEL
+constexpr long FEW_CHUNKS = 4;    // a thread's share of so many stays in its cache: nothing is asked for ahead
 
 // Where the parts of one thread's scratch lie, counted in 4-byte words, each part aligned to 64 bytes.
 template <class Kind> struct OutputLayout {
     long R, depth_h, padded_h, total = 0;
-    long hidden, exps, raw, by_pairs, scaled, shifts, dh, shift, sums, factor, along, across;
+    long hidden, exps, raw, by_pairs, scaled, shifts, dh, shift, sums, factor, targets, along, across;
 
     OutputLayout(const OutputTask& task, long rows, long words) {
         constexpr int DEPTH = Kind::DEPTH;
@@ -31,6 +31,7 @@ template <class Kind> struct OutputLayout {
         shifts = part(kept * R);                                          // of each chunk
         dh = part(R * padded_h);                                          // Eᵀ W
         shift = part(R), sums = part(R), factor = part(R);                // of the last chunk; S; f
+        targets = part(R);                                                // l of each row's target: the first thread's
         along = DEPTH == 1 ? total : part(CHUNK * depth_h);               // a chunk of W, see pack.hpp
         across = DEPTH == 1 ? total : part(CHUNK / 2 * task.hidden_size);
     }
@@ -45,7 +46,7 @@ template <class Kind> struct OutputLayout {
 
 // Rows in blocks of nearly equal size: one of a few rows would read and write all of W and dW for them alone.
 inline long block_rows(const OutputTask& task) {
-    const long blocks = (task.rows + MOST_ROWS - 1) / MOST_ROWS;
+    const long blocks = (task.rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
     return round_up((task.rows + blocks - 1) / blocks, PANEL);
 }
 

@@ -8,10 +8,14 @@
 
 namespace elman::ELMAN_ISA {
 
-// from [n, H] -> to [columns / PANEL][depth][PANEL], column = row of `from`: its transpose. columns >= n
+// from [n, H] -> to [columns / PANEL][depth][PANEL], column = row of `from`: its transpose. n <= columns < n + PANEL;
+// the columns that are added repeat the last row: of zeros and an infinite weight a product would be NaN.
 template <class Kind> void pack_transposed(uint32_t* to, const float* from, long n, long H, long columns) {
-    for (long column = 0; column < columns; column += PANEL, to += words_of<Kind>(H) * PANEL)
+    const long depth = words_of<Kind>(H), last = (n - 1) % PANEL;
+    for (long column = 0; column < columns; column += PANEL, to += depth * PANEL)
         pack_columns<Kind>(to, COLUMNS, from + column * H, n - column, H);
+    for (uint32_t* word = to - depth * PANEL; word < to; word += PANEL)
+        for (long c = last + 1; c < PANEL; c++) word[c] = word[last];
 }
 
 // factor[r] · from[r][·], r < n -> to [ceil(H / PANEL)][rows / DEPTH][PANEL], depth = row of `from`. rows >= n

@@ -199,6 +199,7 @@ template <class C, class Kind> class Forward {
             if constexpr (C::CELL) c_now = load(c(r) + u);
             if constexpr (C::DIRECT) h_before = load(h_exact(row + r, r) + u);
             const Floats h = C::forward(a, slot, h_before, c_now, saved);
+            const Floats h_read = CONVERT ? only_first(h, lanes) : h;  // its last pair of k may hold a unit that is added
             if (to_save) {
                 for (int k = 0; k < C::SAVED; k++) store_as(to_save + k * slot, saved[k]);
                 to_save += C::SAVED * slot;
@@ -206,7 +207,7 @@ template <class C, class Kind> class Forward {
             if constexpr (C::CELL) store(c(r) + u, c_now);
             store_first(task_.output + (row + r) * plan_.H + u, h, lanes);
             if (r < go_on) {
-                store_as(h_prev(next + r) + u, h);
+                store_as(h_prev(next + r) + u, h_read);
                 if constexpr (CONVERT && C::DIRECT) store(h_exact(next + r, r) + u, h);
             } else {
                 store_first(task_.h_last + r * plan_.H + u, h, lanes);

@@ -165,7 +165,8 @@ template <class C, class Kind> class Backward {
             for (int k = 0; k < C::SAVED; k++) saved[k] = load_stored(gates(row, vector) + v * LANES + k * slot);
             if constexpr (C::DIRECT) h_before = load_stored(h_prev(row) + u);
             C::backward(saved, h_before, dh, dc_now, sums, directly);
-            for (int k = 0; k < C::SLOTS; k++) store_as(da(of_h_, row) + k * plan_.padded + u, sums[k]);
+            for (int k = 0; k < C::SLOTS; k++)  // the last pair of k may hold a unit that is added
+                store_as(da(of_h_, row) + k * plan_.padded + u, DEPTH > 1 ? only_first(sums[k], lanes) : sums[k]);
             if constexpr (C::CELL) store(dc(r) + u, dc_now);
             if constexpr (C::DIRECT) store(direct(r) + u, directly);
         }

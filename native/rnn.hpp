@@ -19,8 +19,8 @@ template <bool RELU> struct Rnn {
 
     ELMAN_INLINE void backward(const Floats* saved, Floats, Floats dh, Floats&, Floats* da, Floats&) {
         const Floats h = saved[0];
-        // forward: h = tanh(a) or h = relu(a), whose slope at a = 0 is taken as 0, as in torch
-        da[0] = RELU ? (h > 0.f ? dh : Floats{}) : dh * (1.f - h * h);
+        // forward: h = tanh(a) or h = relu(a), whose slope is taken as 0 at a = 0 and as 1 where a is NaN, as in torch
+        da[0] = RELU ? (h <= 0.f ? Floats{} : dh) : dh * (1.f - h * h);
     }
 };
 

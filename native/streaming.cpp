@@ -49,7 +49,7 @@ template <class Kind> class StreamSteps : StreamOutput<Kind> {
     using Base::me_, Base::own_, Base::own_scales_, Base::room_, Base::steps_, Base::turn_, Base::units_;
 
     void layer(long l) {
-        const StreamPackedLayer& weights = m_.layer[l];
+        const StreamPackedLayer& weights = m_.layer[static_cast<size_t>(l)];
         float* h = this->outputs(l);
         const long start = l * B * Hp, width = Hp * m_.gates;
         float* products = floats(at_.products);
@@ -80,6 +80,7 @@ template <class Kind> class StreamSteps : StreamOutput<Kind> {
                         step<C>(v, from + b * width, inner_bias(weights, panel), old + unit,
                                 floats(at_.c) + start + unit, h + (B + t * B) * Hp + unit);
                     });
+                    blank(panel, h + (B + t * B) * Hp);
                 });
                 me_.wait();
             }
@@ -93,13 +94,19 @@ template <class Kind> class StreamSteps : StreamOutput<Kind> {
         const int lanes = weights.input.lanes(panel, c);
         const long row = weights.input.row(panel, c);
         Floats input = load_first(weights.bias_input + row, lanes);
-        return m_.gates == 3 && c == 2 ? input : input + load_first(weights.bias_recurrent + row, lanes);
+        return m_.cell == StreamCell::gru && c == 2 ? input : input + load_first(weights.bias_recurrent + row, lanes);
     }
     Floats inner_bias(const StreamPackedLayer& weights, long panel) const {
         if constexpr (!Kind::IN_PLACE) return load(weights.inner + panel * m_.units);
-        if (m_.gates != 3) return Floats{};
+        if (m_.cell != StreamCell::gru) return Floats{};
         const float* n = weights.bias_recurrent + 2 * m_.H;
         return load_first(n + panel * LANES, weights.recurrent.lanes(panel, 2));
+    }
+    // Units that are added stay zero: an infinite x makes them NaN, and where the next product reads them, so would be
+    // all others.
+    void blank(long panel, float* h) const {
+        if ((panel + 1) * m_.units <= m_.H) return;
+        for (long b = 0; b < B; b++) memset(h + b * Hp + m_.H, 0, static_cast<size_t>(Hp - m_.H) * sizeof *h);
     }
     template <class F> void with_columns(const F& f) const {
         if (m_.columns == 3) f.template operator()<3>();
@@ -164,6 +171,7 @@ StreamModel* pack(const StreamSource& source) {
 }
 
 void run(const StreamModel& model, const StreamCall& call) {
+    if (call.steps < 1 || call.batch < 1) return;
     const auto& m = static_cast<const StreamPacked&>(model);
     switch (m.weights) {
         case StreamWeights::float32: return run_kind<StreamFloat32>(m, call);

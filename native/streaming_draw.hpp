@@ -78,9 +78,8 @@ class Draw {
     Draw(const StreamDraw& how, long V)
         : how_(how), V(V), inverse_(static_cast<float>(1 / std::max(how.temperature, 1e-30))) {}
 
-    // -1 where no token has a probability above zero, or one is NaN.
-    int64_t operator()(const float* logits, double log_sum, double uniform) const {
-        if (!std::isfinite(log_sum)) return -1;
+    // -1 where no token has a probability above zero. None is NaN or infinite.
+    int64_t operator()(const float* logits, double uniform) const {
         Candidate room[16 + LANES];
         if (best_of(room, logits, V, how_.excluded, 1) == 0 || !std::isfinite(room[0].logit)) return -1;
         const Candidate first = room[0];

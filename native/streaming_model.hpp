@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <vector>
 
 #include "streaming_product.hpp"
 #include "workspace.hpp"
@@ -16,8 +17,6 @@ struct StreamPackedLayer {
 };
 
 struct StreamPacked : StreamModel {
-    static constexpr long MOST_LAYERS = 64;
-
     StreamCell cell;
     StreamWeights weights;
     long V, E, H, L;
@@ -25,9 +24,9 @@ struct StreamPacked : StreamModel {
     long units;           // of a panel
     long padded_h;        // the panels' units together: what is added stays zero
     StreamMatrix embedding;  // where the caller keeps it
-    StreamPackedLayer layer[MOST_LAYERS];
+    std::vector<StreamPackedLayer> layer;  // [L]
     Packed output;
-    const float* output_bias;  // packed order, -1e30 for columns that are added; or the caller's
+    const float* output_bias;  // packed order, -infinity for columns that are added; or the caller's
     mutable std::atomic<unsigned> turn{0};  // calls so far: every second one goes backward
     Workspace memory;
 
@@ -45,6 +44,7 @@ struct StreamPacked : StreamModel {
             model.cell = source.cell, model.weights = source.weights;
             model.V = source.vocabulary_size, model.E = source.embedding_size;
             model.H = source.hidden_size, model.L = source.layers;
+            model.layer.resize(static_cast<size_t>(model.L));
             model.gates = source.cell == StreamCell::lstm ? 4 : source.cell == StreamCell::gru ? 3 : 1;
             model.columns = model.gates == 1 ? 4 : model.gates;
             model.units = model.columns / model.gates * LANES;
@@ -82,12 +82,14 @@ struct StreamPacked : StreamModel {
             const long panels = model_.padded_h / model_.units;
             for (long l = 0; l < model_.L; l++) {
                 const StreamLayer& from = source_.layer[l];
-                StreamPackedLayer& to = model_.layer[l];
+                StreamPackedLayer& to = model_.layer[static_cast<size_t>(l)];
                 auto gate_row = [this](long column) { return row_of(column); };
                 to.input = matrix(from.input, l ? model_.H : model_.E, panels, model_.columns, gate_row);
                 to.recurrent = matrix(from.recurrent, model_.H, panels, model_.columns, gate_row);
                 to.bias_input = from.bias_input, to.bias_recurrent = from.bias_recurrent;
-                place(to.input, model_.gates > 1), place(to.recurrent, model_.gates > 1);
+                for (Packed* one : {&to.input, &to.recurrent})
+                    if (model_.gates > 1) place_gates(*one);
+                    else place_units(*one, model_.H);
                 if (in_place()) continue;
                 float* bias = part<float>(panels * model_.columns * LANES);
                 float* inner = part<float>(model_.padded_h);
@@ -107,27 +109,28 @@ struct StreamPacked : StreamModel {
             const long V = model_.V, out = (V + 4 * LANES - 1) / (4 * LANES);
             auto output_row = [V](long column) { return column < V ? column : -1; };
             model_.output = matrix(source_.output, model_.H, out, 4, output_row);
-            place(model_.output, false);
-            model_.output.limit = V;
+            place_units(model_.output, V);
             model_.output_bias = source_.output_bias;
             if (in_place()) return;
             float* bias = part<float>(out * 4 * LANES);
             model_.output_bias = bias;
             if (memory_)
-                for (long v = 0; v < out * 4 * LANES; v++) bias[v] = v < V ? source_.output_bias[v] : -1e30f;
+                for (long v = 0; v < out * 4 * LANES; v++) bias[v] = v < V ? source_.output_bias[v] : -__builtin_inff();
         }
 
         bool in_place() const { return model_.weights == StreamWeights::in_place; }
-        void place(Packed& matrix, bool gates) const {
-            matrix.per_vector = gates ? model_.H : LANES;
-            matrix.per_panel = gates ? LANES : matrix.columns * LANES;
-            matrix.limit = model_.H;
+        void place_gates(Packed& matrix) const {
+            matrix.units = matrix.row_step = model_.H, matrix.panel_step = LANES, matrix.unit_step = 0;
+        }
+        static void place_units(Packed& matrix, long units) {
+            matrix.units = units, matrix.panel_step = matrix.columns * LANES;
+            matrix.unit_step = matrix.row_step = LANES;
         }
 
         template <class Row>
         Packed matrix(const StreamMatrix& from, long depth, long panels, int columns, const Row& row_of) {
             const char* rows = static_cast<const char*>(from.data);
-            if (in_place()) return {rows, nullptr, nullptr, panels, depth, columns, 0, 0, 0};
+            if (in_place()) return {rows, nullptr, nullptr, panels, depth, columns, 0, 0, 0, 0};
             const bool quantized = model_.weights == StreamWeights::int8;
             const long per_word = quantized ? 4 : model_.weights == StreamWeights::bfloat16 ? 2 : 1;
             const long size = 4 / per_word;
@@ -156,7 +159,7 @@ struct StreamPacked : StreamModel {
                     sums[column] = 128 * total;
                 }
             }
-            return {data, scale, sums, panels, words, columns, 0, 0, 0};
+            return {data, scale, sums, panels, words, columns, 0, 0, 0, 0};
         }
     };
 };

@@ -6,12 +6,11 @@
 
 #include <cmath>
 
+#include "softmax.hpp"
 #include "streaming_draw.hpp"
 #include "streaming_worker.hpp"
 
 namespace elman::ELMAN_ISA {
-
-constexpr float SLACK = 20;  // of the running softmax: exp(20) is far from overflow, and so are its sums
 
 template <class Kind> class StreamOutput : protected StreamWorker<Kind> {
   public:
@@ -35,7 +34,7 @@ template <class Kind> class StreamOutput : protected StreamWorker<Kind> {
         const bool apart = count <= FEW;
         const long panels = words_.end - words_.begin, kept = apart && panels ? panels * count : count;
         for (long row = 0; row < kept; row++) {
-            store(sums + row * 2 * LANES, broadcast(-1e38f));
+            store(sums + row * 2 * LANES, broadcast(LOWEST));
             store(sums + row * 2 * LANES + LANES, Floats{});
         }
         this->for_panels(words_, apart ? turn_ : 0, [&](long panel) {
@@ -82,7 +81,7 @@ template <class Kind> class StreamOutput : protected StreamWorker<Kind> {
         if (targets) {
             Member::Share rows = me_.share(count);
             for (long row = rows.begin; row < rows.end; row++)
-                call_.nats[first_ * B + first + row] = static_cast<float>(log_sum(row) - of_target[row]);
+                call_.nats[first_ * B + first + row] = static_cast<float>(log_z(row).below(of_target[row]));
         }
         const long skipped = (steps_ - 1) * B - first;  // rows before those of the last step
         if (choose) {
@@ -93,12 +92,13 @@ template <class Kind> class StreamOutput : protected StreamWorker<Kind> {
             const long begin = words_.begin * 4 * LANES, over = words_.end * 4 * LANES;
             const long end = over < V ? over : V;
             for (long b = 0; b < B; b++) {
-                const float less = static_cast<float>(log_sum(skipped + b));
+                const LogZ all = log_z(skipped + b);
+                const auto top = static_cast<float>(all.top), less = static_cast<float>(all.log_z);
                 float* row = logits + b * V;
                 for (long v = begin; v < end; v += LANES) {
                     const int lanes = end - v < LANES ? static_cast<int>(end - v) : LANES;
-                    if (lanes == LANES) store(row + v, load(row + v) - less);
-                    else store_first(row + v, load_first(row + v, lanes) - less, lanes);
+                    if (lanes == LANES) store(row + v, load(row + v) - top - less);
+                    else store_first(row + v, load_first(row + v, lanes) - top - less, lanes);
                 }
             }
         }
@@ -123,31 +123,36 @@ template <class Kind> class StreamOutput : protected StreamWorker<Kind> {
         if constexpr (!Kind::IN_PLACE) return load(m_.output_bias + at);
         const int lanes = m_.output.lanes(panel, c);
         if (lanes == LANES) return load(m_.output_bias + at);
-        Floats bias = broadcast(-1e30f);
+        Floats bias = broadcast(-__builtin_inff());
         for (int lane = 0; lane < lanes; lane++) bias[lane] = m_.output_bias[at + lane];
         return bias;
     }
 
-    // log Σ_v exp(logit), of all threads
-    double log_sum(long row) const {
+    // log Z = log Σ_v exp(logit), of all threads, in two parts
+    struct LogZ {
+        double top, log_z;
+        double below(float logit) const { return top - logit + log_z; }  // log Z - logit
+        bool finite() const { return std::isfinite(top) && std::isfinite(log_z); }
+    };
+    LogZ log_z(long row) const {
         const float* all = floats(at_.sums) + row * 2;
         const long next = at_.N * 2;  // to the same row's sums of the next thread
         double most = all[0], sum = 0;
         for (int i = 1; i < me_.count; i++) most = all[i * next] > most ? all[i * next] : most;
         for (int i = 0; i < me_.count; i++) sum += all[i * next + 1] * std::exp(all[i * next] - most);
-        return most + std::log(sum);
+        return {most, std::log(sum)};
     }
 
     void choices(const float* logits, long skipped) const {
         Member::Share rows = me_.share(B);
         for (long b = rows.begin; b < rows.end; b++) {
             const float* row = logits + b * m_.V;
-            const double less = log_sum(skipped + b);
+            const LogZ all = log_z(skipped + b);
             if (call_.draw) {
                 const StreamDraw& draw = *call_.draw;
-                const int64_t token = Draw(draw, m_.V)(row, less, draw.uniform ? draw.uniform[b] : 0.);
+                const int64_t token = all.finite() ? Draw(draw, m_.V)(row, draw.uniform[b]) : -1;
                 draw.tokens[b] = token;
-                draw.nats[b] = token < 0 ? 0.f : static_cast<float>(less - row[token]);
+                draw.nats[b] = token < 0 ? 0.f : static_cast<float>(all.below(row[token]));
             }
             if (call_.best) {
                 Workspace memory(static_cast<size_t>(2 * call_.best + LANES) * sizeof(Candidate));
@@ -157,7 +162,7 @@ template <class Kind> class StreamOutput : protected StreamWorker<Kind> {
                     const bool there = i < count;
                     call_.best_tokens[b * call_.best + i] = there ? found[i].id : -1;
                     call_.best_log_probs[b * call_.best + i] =
-                        there ? static_cast<float>(found[i].logit - less) : -__builtin_inff();
+                        there ? static_cast<float>(-all.below(found[i].logit)) : -__builtin_inff();
                 }
             }
         }

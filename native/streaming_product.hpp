@@ -16,12 +16,15 @@ struct Packed {
     const int32_t* sums;   // int8: 128 Σ_k q of each column
     long panels, words;    // words even
     int columns;           // C
-    // Where stored rows are: row(panel, c) is that of lane 0 of vector c; lanes(panel, c) follow from there.
-    long per_vector, per_panel, limit;
+    // Where stored rows are. Lane 0 of vector c is unit(panel, c) of `units` (units of a gate, or words) and stored
+    // row row(panel, c); the other lanes follow. The vectors of a panel are the gates of the same units, row_step = H
+    // and unit_step = 0, or other units of the one gate, row_step = unit_step = LANES.
+    long units, panel_step, unit_step, row_step;
 
-    long row(long panel, int c) const { return c * per_vector + panel * per_panel; }
+    long unit(long panel, int c) const { return panel * panel_step + c * unit_step; }
+    long row(long panel, int c) const { return panel * panel_step + c * row_step; }
     int lanes(long panel, int c) const {
-        long left = limit - (per_vector == LANES ? row(panel, c) : panel * per_panel);
+        const long left = units - unit(panel, c);
         return left > LANES ? LANES : left > 0 ? static_cast<int>(left) : 0;
     }
     long panel_bytes() const { return words * columns * VECTOR; }

@@ -70,6 +70,13 @@ ELMAN_INLINE void store_first(float* to, Floats v, int n) {
 }
 #endif
 
+// v in the first n lanes, 0 in the others
+ELMAN_INLINE Floats only_first(Floats v, int n) {
+    if (n == LANES) return v;
+    for (int lane = n; lane < LANES; lane++) v[lane] = 0;
+    return v;
+}
+
 ELMAN_INLINE Floats max(Floats a, Floats b) { return a > b ? a : b; }
 ELMAN_INLINE Floats min(Floats a, Floats b) { return a < b ? a : b; }
 

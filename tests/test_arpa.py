@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from elman.errors import ElmanError, FormatError
-from elman.ngram import arpa, arpa_lines
-from elman.ngram.arpa import read_arpa, write_arpa
+from elman.ngram import arpa, arpa_lines, arpa_writing
+from elman.ngram.arpa import read_arpa
+from elman.ngram.arpa_writing import write_arpa
 from elman.ngram.backoff import NgramModel
 from elman.ngram.kneser_ney import KneserNeySettings, estimate
 from elman.ngram.smoothing import add_k
@@ -122,7 +123,7 @@ def test_blocks_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     text, vocabulary = read_golden("rhyme.txt")
     model = estimate(text, vocabulary, Words(), KneserNeySettings(order=4))
     write_arpa(model, tmp_path / "whole.arpa")
-    monkeypatch.setattr(arpa, "BLOCK", 7)
+    monkeypatch.setattr(arpa_writing, "BLOCK", 7)
     write_arpa(model, tmp_path / "pieces.arpa")
     assert (tmp_path / "whole.arpa").read_bytes() == (tmp_path / "pieces.arpa").read_bytes()
     taken = arpa_lines.Lines._take
@@ -206,7 +207,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     def full(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(arpa, "_write", full)
+    monkeypatch.setattr(arpa_writing, "_write", full)
     with pytest.raises(ElmanError, match="no space left"):
         write_arpa(add_k(text_of([[2]]), vocabulary_of(3), Words(), order=1), path)
     assert path.read_bytes() == SMALL

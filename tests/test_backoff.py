@@ -163,9 +163,14 @@ DAMAGE: list[tuple[str, Callable[[dict[str, Tensor]], object], str]] = [
     ("beyond", lambda a: a["3.keys"].__setitem__(-1, 2**60), "does not exist"),
     ("negative", lambda a: a["3.keys"].__setitem__(0, -1), "does not exist"),
     ("start inside", lambda a: a["2.keys"].__setitem__(-1, (V + 1) ** 2 - 1), "<s> after"),
-    ("infinite", lambda a: a["2.log10_prob"].__setitem__(5, -torch.inf), "not finite"),
+    ("infinite", lambda a: a["2.log10_prob"].__setitem__(5, torch.nan), "above 0 or NaN"),
+    ("backoff", lambda a: a["1.log10_backoff"].__setitem__(5, torch.inf), "backoff weight that is infinite"),
     ("positive", lambda a: a["2.log10_prob"].__setitem__(5, 0.1), "above 0"),
-    ("nan", lambda a: a["1.log10_backoff"].__setitem__(5, torch.nan), "backoff weight that is not finite"),
+    (
+        "nan",
+        lambda a: a["1.log10_backoff"].__setitem__(5, torch.nan),
+        "backoff weight that is infinite or NaN",
+    ),
 ]
 
 

@@ -61,6 +61,7 @@ def test_damaged_subword_models_are_refused(subwords: BPE) -> None:
         damaged(model, vocab={**vocab, some: "0"}),
         damaged(model, vocab={**vocab, "": len(vocab)}),
         damaged(model, vocab={**vocab, "x" * 10_001: len(vocab)}),
+        damaged(model, vocab={**vocab, "</s>": len(vocab)}),
         damaged(model, merges=[["a"]]),
         damaged(model, merges=[["a", 1]]),
         damaged(model, merges=["a b"]),

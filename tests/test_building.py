@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from elman.errors import OptionError, TextError
+from elman.ngram.kneser_ney import KneserNeySettings, estimate
+from elman.surprisal import surprisals
 from elman.text import building, corpus, reading
 from elman.text.corpus import TextSettings, encode_string, load_corpus
 
@@ -94,7 +97,7 @@ def test_what_is_unknown_to_other_tokenizers(tmp_path: Path) -> None:
     assert letters.vocabulary.trained_unknown == letters.train.unknown == 1
     assert letters.kept == "characters seen more than once"
     raw = load_corpus(path, TextSettings(tokenizer="bytes"))
-    assert len(raw.vocabulary) == 2 + 255
+    assert len(raw.vocabulary) == 2 + 241
     assert raw.kept == "all bytes, so that nothing can be <unk>"
     assert (raw.vocabulary.trained_unknown, raw.test.unknown) == (0, 0)
     strange = encode_string("\tzebra ñ €\x01😀\n", raw.tokenizer, raw.vocabulary)
@@ -153,3 +156,33 @@ def test_progress_is_reported(tmp_path: Path) -> None:
     )
     size = path.stat().st_size
     assert seen[-1] == ("reading one.txt", size, size)
+
+
+EVERY = (chr(c) for c in range(1, 0x110000) if not 0xD800 <= c < 0xE000)
+BYTES_OF_TEXT = {byte for letter in EVERY for byte in letter.encode()}
+
+
+@pytest.mark.parametrize("tokenizer", ["bytes", "bpe"])
+def test_no_text_is_unknown_to_bytes_and_subwords(tmp_path: Path, tokenizer: str) -> None:
+    """All 256 bytes belong to the vocabulary, whatever the training text holds."""
+    if tokenizer == "bpe":
+        pytest.importorskip("tokenizers", reason="the extra bpe is not installed")
+    path = write(tmp_path / "t", "the cat sat on the mat\nthe dog sat\n" * 20)
+    made = load_corpus(path, TextSettings(tokenizer=tokenizer, bpe_size=290))  # type: ignore[arg-type]
+    strange = '1 " é \u3000 \U0001f600 </s> <unk> \u0416' + "".join(map(chr, range(11, 0x800)))
+    found = encode_string(strange, made.tokenizer, made.vocabulary)
+    assert found.unknown == 0
+    assert found.sentences == 1
+    model = estimate(made.train, made.vocabulary, made.tokenizer, KneserNeySettings(order=3))
+    for text in ("the cat", strange):
+        (sentence,) = surprisals(model, [text])
+        assert not any(token.unknown for token in sentence.tokens)
+        assert all(0 < token.nats < 30 for token in sentence.tokens)
+    _, logs = model.advance(model.start(1), torch.tensor([1]))
+    assert logs.exp().sum().item() == pytest.approx(1, abs=1e-6)
+    expected = len(BYTES_OF_TEXT - {10}) + 2 if tokenizer == "bytes" else len(made.tokenizer.alphabet) + 2
+    assert len(made.vocabulary) == expected
+    for option in ({"vocabulary_size": 100}, {"min_count": 2}):
+        with pytest.raises(OptionError, match=f"do not go with --tokenizer {tokenizer}"):
+            load_corpus(path, TextSettings(tokenizer=tokenizer, **option))  # type: ignore[arg-type]
+    load_corpus(path, TextSettings(tokenizer=tokenizer, vocabulary_size=0))  # type: ignore[arg-type]

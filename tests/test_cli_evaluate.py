@@ -85,6 +85,9 @@ def test_skipped_unknowns_are_labelled_and_give_no_figure_per_word(
     *row, without = out.splitlines()[-1].split()[4:]
     assert row == [without, "-", "-", "20", "2", "-"]
     assert 'left out: "excluding OOVs"' in err
+    (entry,) = printed_json(capsys, "words", "text.txt", "--unknown", "skip")["models"]  # type: ignore[misc]
+    (found,) = entry["scores"]
+    assert (found["word_perplexity"], found["bits_per_byte"]) == (None, None)  # JSON says what the table says
 
 
 def test_what_unknown_words_take_is_said(capsys: pytest.CaptureFixture[str]) -> None:

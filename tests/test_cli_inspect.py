@@ -11,13 +11,17 @@ import torch
 from elman import storage
 from elman.checkpoint import TrainingState, save_checkpoint, save_model
 from elman.cli import app
+from elman.cli import compare as compare
 from elman.cli import inspect as inspect
+from elman.language_model import parameter_count
 from elman.mixture import Mixture
 from elman.neural.feedforward import FeedforwardConfig, FeedforwardModel
 from elman.neural.recurrent import RecurrentConfig, RecurrentModel
+from elman.neural.streaming import StreamingModel
 from elman.neural.vectors import neighbours, read_vectors
 from elman.ngram.kneser_ney import KneserNeySettings, estimate
 from elman.text.corpus import Text
+from elman.tracing.document import model_card
 from neural_oracle import WORDS, vocabulary
 
 V = 15
@@ -48,6 +52,32 @@ def ngram():
     sentences = int((ids == 1).sum())
     text = Text(ids, np.ones(sentences, np.int32), np.ones(sentences, np.int32))
     return estimate(text, vocabulary(V), WORDS, KneserNeySettings(order=3))
+
+
+@pytest.mark.parametrize("weights", ["int8", "bfloat16", "float32"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_parameters_are_counted_once_and_everywhere_alike(weights, tied, tmp_path, capsys) -> None:
+    torch.manual_seed(1)
+    sizes = {"embedding_size": 5, "hidden_size": 5, "num_layers": 2, "tied": tied}
+    model = RecurrentModel(vocabulary(V), WORDS, RecurrentConfig(**sizes))
+    quantized = StreamingModel(model, weights)
+    assert parameter_count(quantized) == parameter_count(model) == sum(p.numel() for p in model.parameters())
+    grams = ngram()
+    rows = [len(table.keys) for table in grams.tables]
+    assert parameter_count(grams) == rows[0] * 2 + rows[1] * 2 + rows[2]
+    both = Mixture([quantized, grams], [1, 2])
+    assert parameter_count(both) == parameter_count(model) + parameter_count(grams)
+    (tmp_path / "text.txt").write_text("w000 w001\nw002\n" * 9, "utf-8")
+    for name, each in {"quantized": quantized, "grams": grams, "both": both}.items():
+        save_model(each, tmp_path / name)
+        _, out, _ = run(capsys, tmp_path / name, "--json")
+        assert json.loads(out)["parameters"] == parameter_count(each)
+        assert model_card(each, name)["parameters"] == parameter_count(each)
+    names = [str(tmp_path / name) for name in ("quantized", "grams", "both")]
+    with pytest.raises(SystemExit):
+        app.main(["compare", *names, "--text", str(tmp_path / "text.txt"), "--no-report", "--json"])
+    counted = [entry["parameters"] for entry in json.loads(capsys.readouterr().out)["entries"]]
+    assert counted == [parameter_count(each) for each in (quantized, grams, both)]
 
 
 def test_a_recurrent_model(tmp_path, capsys) -> None:

@@ -181,6 +181,11 @@ def test_a_file_of_options_and_flags_above_it(capsys: pytest.CaptureFixture[str]
         ("lr = -3", "option lr = -3"),
         ("nhid = 0", "--nhid 0"),
         ('model = "transformer"', "--model transformer is not known"),
+        ("tokenizer = 50", "--tokenizer 50: input should be 'words'"),
+        ("[[tokenizer]]", "--tokenizer [{}]: input should be 'words'"),
+        ('vocabulary_size = "many"', "--vocabulary-size many: input should be a valid integer"),
+        ('model = "ngram"\norder = 50', "--order 50: input should be less than or equal to 10"),
+        ('model = "ngram"\nsmoothing = "add-k"\nadd_k = inf', "--add-k inf: input should be a finite number"),
     ],
 )
 def test_a_wrong_file_of_options(
@@ -315,3 +320,17 @@ def test_what_is_unknown_in_training_is_told(capsys: pytest.CaptureFixture[str])
     err = told(capsys, "t.txt", "--model", "ngram", *whole, "--save", "whole", code=0)
     assert "vocabulary 43: all words of the training text; no training event is <unk>" in err
     assert load_model("whole").vocabulary.trained_unknown == 0
+
+
+@pytest.mark.parametrize("backend", ["auto", "fused", "torch", "reference"])
+def test_every_backend_can_be_chosen(capsys: pytest.CaptureFixture[str], folder: Path, backend: str) -> None:
+    from elman.kernels import native
+
+    flags = (str(folder), *SMALL, "--backend", backend, "--max-steps", "2")
+    if backend == "fused" and not native.available():
+        assert "the fused kernels are not there" in told(capsys, *flags)
+        return
+    assert run_cli("train", *flags, "--save", "run") == 0
+    if backend != "auto":
+        assert f"(kernels: {native.running()})" in capsys.readouterr().out
+    assert load_model("run").config.backend == backend  # type: ignore[attr-defined]

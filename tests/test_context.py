@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import elman.memory.context as context
-from elman.errors import OptionError, TextError
+from elman.errors import ElmanError, OptionError, TextError
 from elman.event_nats import evaluating
 from elman.language_model import LanguageModel, State, read
 from elman.memory.context import Cut, UsableContext, usable_context
@@ -155,3 +155,26 @@ def test_refusals() -> None:
     with pytest.raises(TextError, match=r"none has 5,000 before it"):
         usable_context(TABLE, TEXT, (1, 5000))
     assert usable_context(TABLE, TEXT, (1, len(TEXT.ids) - 1)).events == 1
+
+
+def test_impossible_events_have_no_perplexity_and_a_diverged_model_says_so() -> None:
+    class Never(TableModel):
+        def token_nats(self, ids, state):
+            nats, state = super().token_nats(ids, state)
+            return torch.where(ids[1:] == 3, torch.inf, nats), state
+
+    class Lost(TableModel):
+        def token_nats(self, ids, state):
+            nats, state = super().token_nats(ids, state)
+            return torch.where(ids[1:] == 3, torch.nan, nats), state
+
+    class Far(TableModel):
+        def token_nats(self, ids, state):
+            nats, state = super().token_nats(ids, state)
+            return 900 * nats, state
+
+    with pytest.raises(ElmanError, match="of 40 events impossible"):
+        usable_context(Never(WORDS), TEXT, (1, 2), events=EVENTS)
+    with pytest.raises(ElmanError, match="NaN"):
+        usable_context(Lost(WORDS), TEXT, (1, 2), events=EVENTS)
+    assert usable_context(Far(WORDS), TEXT, (1, 2), events=EVENTS).perplexity == math.inf

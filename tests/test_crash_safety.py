@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from checkpoint_example import check, save, state
-from elman import run_folder, storage
+from elman import disk, run_folder
 from elman.checkpoint import load_checkpoint, load_model, save_checkpoint
 from elman.errors import ElmanError
 from training_example import final_state, make_config, make_corpus, make_model, run, same
@@ -84,7 +84,7 @@ def test_a_fault_at_any_call_leaves_the_state_before_or_after(
         load_model(run)
         if kind == "full":
             assert not list(run.glob(".tmp-*"))
-        storage.clean(run)  # what the next start does
+        disk.clean(run)  # what the next start does
         assert not list(run.glob(".tmp-*"))
         save(run, 3)
         check(load_checkpoint(run), 3)

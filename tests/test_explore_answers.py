@@ -20,7 +20,7 @@ from elman.explore.work import Work
 from elman.memory.state_index import index_states, states_over
 from elman.memory.units import similar
 from elman.neural.recurrent import RecurrentConfig, RecurrentModel
-from elman.ngram.arpa import write_arpa
+from elman.ngram.arpa_writing import write_arpa
 from elman.ngram.kneser_ney import KneserNeySettings, estimate
 from elman.text.corpus import encode_string, encode_text
 from elman.trace import TraceOptions, trace

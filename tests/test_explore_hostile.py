@@ -356,6 +356,30 @@ def test_a_body_of_two_lengths(server: Running, headers: tuple[str, ...], body: 
     require_refusal(server, post(server, body, *headers), (400, 501))
 
 
+@pytest.mark.parametrize("second", ["Content-Length: SIZE", "content-length:SIZE", "CONTENT-LENGTH : SIZE"])
+def test_one_length_that_stands_there_twice(server: Running, second: str) -> None:
+    body = json.dumps(QUESTION).encode()
+    lengths = (f"Content-Length: {len(body)}", second.replace("SIZE", str(len(body))))
+    require_refusal(server, post(server, body, *lengths), 400)
+    require_refusal(server, post(server, body, f"Content-Length: {len(body)}, {len(body)}"), 400)
+    assert server.send(post(server, body, "X-Content-Length: 3")).status == 200
+
+
+def test_a_second_length_in_a_later_request_of_a_connection(server: Running) -> None:
+    """Whether the head comes at once, byte by byte, or with the request before it."""
+    body = json.dumps(QUESTION).encode()
+    length = f"Content-Length: {len(body)}"
+    good, wrong = post(server, body), post(server, body, length, length)
+    for sent in ([good + wrong], [good, wrong], [bytes([byte]) for byte in good + wrong]):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as client:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for each in sent:
+                client.sendall(each)
+            answers = client.makefile("rb").read()
+        assert answers.count(b"HTTP/1.1 200") == 1
+        assert answers.count(b"HTTP/1.1 400") == 1
+
+
 def test_what_follows_a_refused_request_is_not_answered(server: Running) -> None:
     smuggler = post(server, SMUGGLED, CHUNKED, "Content-Length: 5")
     with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as client:

@@ -304,6 +304,8 @@ def test_the_process_ends_when_the_server_is_gone() -> None:
         assert process.stdout is not None
         process.stdin.write(json.dumps(ORDER).encode() + b'\n{"text": "spin"}\n')
         process.stdin.flush()
+        assert process.stdout.readline() == b"\n"
+        assert json.loads(process.stdout.readline())["event"] == "hello"
         assert json.loads(process.stdout.readline())["event"] == "working"
         assert json.loads(process.stdout.readline())["event"] == "ready"
         process.stdin.close()

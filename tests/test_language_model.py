@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elman.errors import ProtocolError
-from elman.language_model import Protocol, Score, detach, select
+from elman.language_model import Protocol, Score, detach, exponential, perplexity, select
 
 WORD = Protocol(unit="word")
 
@@ -41,6 +41,24 @@ def test_what_unknown_words_take() -> None:
     impossible = a_score(math.inf)  # an n-gram read from a file without room for <unk>
     assert impossible.known_perplexity == score.known_perplexity
     assert impossible.unknown_share == 1.0
+
+
+def test_what_leaves_events_out_is_not_divided_by_the_whole_text() -> None:
+    skip = Protocol(unit="word", unknown="skip")
+    left_out, none_left_out = a_score(protocol=skip), a_score(protocol=skip, unknown=0)
+    assert math.isnan(left_out.word_perplexity)
+    assert math.isnan(left_out.bits_per_byte)
+    assert left_out.perplexity == a_score().perplexity
+    assert none_left_out.word_perplexity == a_score().word_perplexity
+    assert none_left_out.bits_per_byte == a_score().bits_per_byte
+
+
+def test_no_exponential_overflows() -> None:
+    assert perplexity(1e6, 3) == perplexity(math.inf, 3) == exponential(710.0) == math.inf
+    assert exponential(709.7) == math.exp(709.7)  # the largest are still numbers
+    assert math.isnan(perplexity(math.nan, 3))
+    assert math.isnan(perplexity(0.0, 0))
+    assert a_score(nats=math.inf).perplexity == a_score(nats=7e5).perplexity == math.inf
 
 
 def test_no_figure_is_another_one() -> None:

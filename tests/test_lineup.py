@@ -14,7 +14,7 @@ import torch
 from elman.compare import contest, lineup
 from elman.compare.assembly import assemble, candidate_of, subject_of
 from elman.compare.comparison import Repeat
-from elman.compare.contest import Begun, Finished, Settings, Working, mixed_nats
+from elman.compare.contest import Begun, Finished, Settings, Working
 from elman.compare.lineup import BASELINE, PRESETS, Spec, choose
 from elman.compare.outcome import Outcome, load_outcome
 from elman.errors import ElmanError, FormatError, OptionError
@@ -152,17 +152,6 @@ def test_outcomes_are_what_the_models_score(corpus: Corpus, outcomes: dict[str, 
         "addk2",
         "kn5",
     ]
-
-
-def test_mixed_nats_are_those_of_the_mixed_probabilities() -> None:
-    draw = np.random.default_rng(2)
-    nats, weights = draw.gamma(2.0, 2.0, size=(3, 41)), np.array([0.2, 0.5, 0.3])
-    expected = -np.log((weights[:, None] * np.exp(-nats)).sum(axis=0))
-    np.testing.assert_allclose(mixed_nats(list(nats), weights), expected, rtol=1e-13)
-    far = mixed_nats([np.array([2_000.0]), np.array([3_000.0])], np.array([0.0, 1.0]))
-    np.testing.assert_allclose(far, [3_000.0])
-    # known wrong: the mean of the nats, which is the geometric mixture
-    assert np.abs((weights[:, None] * nats).sum(axis=0) - expected).max() > 0.1
 
 
 def test_weights_come_from_the_validation_text(outcomes: dict[str, Outcome]) -> None:

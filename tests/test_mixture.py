@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from elman.errors import FormatError, OptionError, ProtocolError
 from elman.language_model import select
-from elman.mixture import TOLERANCE_NATS, Mixture, em_steps, fit_weights
+from elman.mixture import TOLERANCE_NATS, Mixture, em_steps, fit_weights, mix_nats
 from elman.neural.feedforward import FeedforwardConfig, FeedforwardModel
 from elman.neural.recurrent import RecurrentConfig, RecurrentModel
 from elman.text.corpus import Text
@@ -93,6 +93,28 @@ def test_impossible_events_stay_impossible() -> None:
     one = Mixture([Never(words), TableModel(words)], [0.25, 0.75])
     alone = TableModel(words).token_nats(ids, one.models[1].start(2))[0]
     torch.testing.assert_close(one.token_nats(ids, one.start(2))[0], alone - np.log(0.75))
+
+
+def test_mixed_nats_are_those_of_the_mixed_probabilities() -> None:
+    draw = np.random.default_rng(2)
+    nats, weights = draw.gamma(2.0, 2.0, size=(3, 41)), np.array([0.2, 0.5, 0.3])
+    expected = -np.log((weights[:, None] * np.exp(-nats)).sum(axis=0))
+    np.testing.assert_allclose(mix_nats(list(nats), weights), expected, rtol=1e-13)
+    far = mix_nats([np.array([2_000.0]), np.array([3_000.0])], np.array([0.0, 1.0]))
+    np.testing.assert_allclose(far, [3_000.0])
+    # known wrong: the mean of the nats, which is the geometric mixture
+    assert np.abs((weights[:, None] * nats).sum(axis=0) - expected).max() > 0.1
+
+
+@pytest.mark.parametrize("weights", [[0.25, 0.75], [0.0, 1.0]])
+def test_one_owner_mixes_impossible_events(weights: list[float]) -> None:
+    nats = np.array([[np.inf, np.inf, 1.0], [np.inf, 2.0, np.inf]])
+    found = mix_nats(nats, np.array(weights))
+    with np.errstate(divide="ignore"):
+        expected = -np.log(np.array(weights) @ np.exp(-nats))
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+    assert np.isposinf(found[0])  # impossible for all: infinite, never NaN
+    assert np.isnan(mix_nats(np.array([[np.nan], [1.0]]), np.array([0.5, 0.5]))).all()
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -6,12 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from elman.errors import OptionError
+from elman.checkpoint import load_model, save_model
+from elman.errors import Note, OptionError
 from elman.kernels import native
+from elman.neural.recurrent import RecurrentConfig, RecurrentModel
+from neural_oracle import WORDS, ids_for, vocabulary
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler here")
@@ -46,6 +50,35 @@ def asked(wanted: str) -> subprocess.CompletedProcess[str]:
 def test_the_environment_chooses() -> None:
     assert asked("torch").stdout == "False ()\n"
     assert asked("portable").stdout.startswith("True")
+    assert asked("").stdout == asked("best").stdout  # empty is as if it were not there
     wrong = asked("vax")
     assert wrong.returncode != 0
     assert "choose one of best, torch, " in wrong.stderr
+
+
+@pytest.mark.skipif(not native.available(), reason="this installation has no compiled kernels")
+def test_a_model_stored_with_fused_kernels_loads_without_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = RecurrentConfig(cell="gru", embedding_size=3, hidden_size=5, backend="fused")
+    model = RecurrentModel(vocabulary(13), WORDS, config).eval()
+    save_model(model, tmp_path / "run")
+    assert load_model(tmp_path / "run").config.backend == "fused"  # type: ignore[attr-defined]
+    monkeypatch.setattr(native, "_module", None)
+    with pytest.warns(Note, match="asks for backend fused, which is not here"):
+        again = load_model(tmp_path / "run")
+    assert isinstance(again, RecurrentModel)
+    assert again.config.backend == again.recurrence.backend == again.output.backend == "auto"
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    nats, _ = again.token_nats(ids_for(again, 5, 2), again.start(2))
+    assert torch.isfinite(nats).all()
+
+
+def test_what_computes_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from cli_example import run_verb, save_two_models
+
+    save_two_models(tmp_path, 1)
+    code, out, _ = run_verb(capsys, "inspect", tmp_path / "gru" / "run")
+    assert code == 0
+    assert f"kernels            {native.running()}\n" in out
+    assert native.running() in ("torch", *native.instruction_sets())

@@ -14,10 +14,11 @@ from elman.errors import ElmanError
 from elman.event_nats import event_nats
 from elman.kernels import native as kernels
 from elman.ngram import native
-from elman.ngram.arpa import write_arpa
-from elman.ngram.backoff import NgramModel, Table
+from elman.ngram.arpa_writing import write_arpa
+from elman.ngram.backoff import NgramModel
 from elman.ngram.counts import Counts, count
 from elman.ngram.kneser_ney import KneserNeySettings, estimate
+from elman.ngram.tables import Table
 from elman.text.corpus import Text
 from elman.text.tokenizers import Words
 from ngram_oracle import vocabulary_of

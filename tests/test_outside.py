@@ -87,8 +87,14 @@ def kenlm(rows: list[tuple[str, float]], between: str = "\t") -> str:
 @pytest.mark.parametrize("tail", ["", "Total: -6.5 OOV: 1\n", "\nPerplexity including OOVs:\t33.1\n"])
 def test_kenlm_words(tmp_path: Path, tail: str) -> None:
     path = tmp_path / "k.gz"
-    path.write_bytes(gzip.compress((kenlm(GOOD) + tail.replace("\t", " ")).encode()))
+    path.write_bytes(gzip.compress((kenlm(GOOD) + tail).encode()))
     np.testing.assert_allclose(read_score_file(path, text(), WORDS), NATS, rtol=1e-7)
+
+
+def test_a_word_called_as_a_total_is_a_word(tmp_path: Path) -> None:
+    path = tmp_path / "k.txt"
+    path.write_text("Total:=0 1 -2.5\tOOVs:=7 2 -0.5\t</s>=2 1 -1\tTotal: -4 OOV: 1\nOOVs:\t1\nTokens:\t3\n")
+    assert [row.token for row in score_rows(path)] == ["Total:", "OOVs:", "</s>"]
 
 
 def test_kenlm_of_the_reference_folder() -> None:
@@ -124,7 +130,7 @@ def changed(position: int, token: str, value: float | str = -1.0) -> list[tuple[
         ([*GOOD, ("of", -1.0)], "", FormatError, r"line 11: token 'of' after the end"),
         (changed(2, "=", "x"), "", FormatError, r"line 3: 'x' is not a number"),
         (changed(2, "=", "nan"), "", FormatError, r"line 3: token '=' has the score nan"),
-        (changed(2, "=", "-inf"), "", FormatError, r"line 3: token '=' has the score -inf"),
+        (changed(2, "=", "-inf"), "", FormatError, r"line 3: token '=' has a probability of zero"),
         (
             changed(0, "the", 0.5),
             "",

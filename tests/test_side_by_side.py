@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -87,7 +86,7 @@ def test_a_text_that_changed_is_noticed(corpus: tuple[Corpus, str]) -> None:
 
 def test_a_process_that_dies_is_told(corpus: tuple[Corpus, str], monkeypatch: pytest.MonkeyPatch) -> None:
     text, source = corpus
-    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(side_by_side, "COMMAND", ("/bin/false",))
     with pytest.raises(ElmanError, match="ended without a word"):
         list(contest.run(text, LINEUP[1:3], Settings(jobs=2, source=source)))
 

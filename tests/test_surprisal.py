@@ -13,6 +13,7 @@ from elman.errors import OptionError, TextError
 from elman.ngram.backoff import NgramModel
 from elman.ngram.kneser_ney import KneserNeySettings, estimate
 from elman.surprisal import SentenceSurprisal, grouped_surprisals, rows, surprisals
+from elman.surprisal import rows as flat_rows
 from elman.text.corpus import encode_string
 from elman.text.tokenizers import get_tokenizer
 from elman.text.vocabulary import Vocabulary
@@ -91,24 +92,30 @@ def test_words_of_a_character_model_sum_its_letters(line: str) -> None:
         if not expected or (at_start and not token.text.isspace() and line[: token.start].strip()):
             expected.append([])
         expected[-1].append(token.nats)
-    assert [row.text for row in rows[:-1]] == (texts or ([line] if line else []))
-    assert [row.nats for row in rows[:-1]] == [math.fsum(nats) for nats in expected]
-    assert [row.tokens for row in rows[:-1]] == [len(nats) for nats in expected]
+    ending = [sentence.tokens[-1].nats]
+    if not texts:  # blanks alone count with the sentence's end
+        expected, ending = [], [token.nats for token in sentence.tokens]
+    assert [row.text for row in rows[:-1]] == texts
+    assert [row.nats for row in rows] == [math.fsum(nats) for nats in [*expected, ending]]
+    assert [row.tokens for row in rows] == [len(nats) for nats in [*expected, ending]]
     assert all(line[row.start : row.end] == row.text for row in rows[:-1])
     assert close(math.fsum(row.nats for row in rows), sentence.nats)
 
 
-def test_words_of_prose_take_their_punctuation_and_notes_have_no_row() -> None:
+def test_words_of_prose_take_their_punctuation_and_a_note_has_no_number() -> None:
     (sentence,) = surprisals(PROSE, ["The cat, [Laughter] sat zebra!"])
     rows = sentence.words()
     assert [(row.text, row.tokens, row.unknown) for row in rows] == [
         ("The", 1, False),
         ("cat,", 2, False),
+        ("[Laughter]", 0, False),
         ("sat", 1, False),
         ("zebra!", 2, True),
         ("", 1, False),
     ]
     assert rows[1].token == "cat,"
+    table = flat_rows(sentence, per="word")
+    assert [row["bits"] is None for row in table] == [row.tokens == 0 for row in rows]
     assert close(math.fsum(row.nats for row in rows), sentence.nats)
 
 

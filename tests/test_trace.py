@@ -211,11 +211,11 @@ def test_what_cannot_be_traced_says_so() -> None:
         ({"first": 4, "last": 4}, "not in a text of 14"),
         ({"last": 15}, "not in a text of 14"),
         ({"first": -1}, "not in a text of 14"),
-        ({"top": 24}, "top 24"),
         ({"top": -1}, "top -1"),
     ):
         with pytest.raises(OptionError, match=words):
             trace(model, LINES, options=TraceOptions(**wrong))
+    assert len(trace(model, LINES, options=TraceOptions(top=999)).rows[0].top) == len(model.vocabulary)
     long = ["w001 w002 w003"] * (DETAIL // 4)
     assert len(trace(model, long).rows) == DETAIL
     with pytest.raises(OptionError, match="too many"):

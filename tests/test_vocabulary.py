@@ -66,11 +66,10 @@ def test_the_rarest_train_the_unknown_where_nothing_else_does(
     assert Vocabulary(made.tokens).trained_unknown is None
 
 
-def test_a_closed_alphabet_keeps_what_the_text_does_not_have() -> None:
-    made = Vocabulary.build({"a": 2, "b": 0, "c": 1}, sentences=2, min_count=None, closed=True)
+def test_a_closed_alphabet_leaves_nothing_to_the_unknown() -> None:
+    made = Vocabulary.build({"a": 2, "c": 1}, sentences=2, min_count=None, alphabet=["a", "b", "c"])
     assert made.tokens == (UNK, EOS, "a", "c", "b")
-    asked = Vocabulary.build({"a": 2, "b": 0, "c": 1}, sentences=2, min_count=2, closed=True)
-    assert asked.tokens == (UNK, EOS, "a")
+    assert made.trained_unknown == 0
 
 
 @given(counts=COUNTS, size=st.integers(3, 9), floor=st.integers(1, 5), sentences=st.integers(0, 4))
@@ -185,3 +184,10 @@ def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_no_break_space_stays_in_a_token() -> None:
     assert "10\u00a0000" in Vocabulary([UNK, EOS, "10\u00a0000"])
+
+
+def test_an_alphabet_belongs_to_the_vocabulary_whatever_the_text_holds() -> None:
+    made = Vocabulary.build({"b": 1, "c": 3, "d": 1}, sentences=2, min_count=2, alphabet=["z", "b", "a"])
+    assert made.tokens == ("<unk>", "</s>", "c", "b", "a", "z")
+    assert made.counts is not None
+    assert made.counts.tolist() == [1, 2, 3, 1, 0, 0]

@@ -8,20 +8,20 @@ Not here: how bytes reach the disk (storage.py), which steps are kept (run_folde
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from elman import run_folder, storage
-from elman.errors import ElmanError, FormatError, OptionError
+from elman import disk, run_folder, storage
+from elman.errors import ElmanError, FormatError, Note, OptionError
 from elman.language_model import LanguageModel
+from elman.ngram.arpa_lines import arpa_stem
 from elman.text.tokenizers import tokenizer_from_json
 from elman.text.vocabulary import Vocabulary
 
@@ -41,39 +41,36 @@ TENSORS = ("optimizer", "random", "carried")
 LARGEST_VOCABULARY = 128 << 20
 MOST_PARTS = 64
 VERSION = 1
+MODEL_FORMAT, STATE_FORMAT = "elman-model", "elman-training-state"
 DAMAGED = "the file is damaged or was not written by this version of Elman."
 
 
 def save_model(model: LanguageModel, folder: str | Path, *, overwrite: bool = False) -> None:
     """Write a model folder: all of it or nothing.
 
-    Raises OptionError when `folder` is there and not empty; with `overwrite` a model folder there is
-    replaced. Raises ElmanError when the disk refuses.
+    Raises OptionError when `folder` is there and not empty; with `overwrite` a model or a run there is
+    replaced, in one step, when the new one is whole. Raises ElmanError when the disk refuses.
     """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        if not overwrite:
-            raise OptionError(f"{folder} is not empty.", remedy="choose another folder, or --overwrite.")
-        run_folder.clear(folder)
-    with storage.new_folder(folder) as temporary:
+    with run_folder.in_place_of(Path(folder), overwrite=overwrite) as temporary:
         _write_model(model, temporary)
 
 
-def load_model(path: str | Path) -> LanguageModel:
+def load_model(path: str | Path, *, strict: bool = False, encoding: str = "utf-8") -> LanguageModel:
     """A model, in evaluation mode, from a model folder, a training run (its best, else its latest step), a
-    model of a comparison (its folder `model`) or an ARPA file (`.arpa`, `.arpa.gz`). Nothing is written.
+    model of a comparison (its folder `model`) or an ARPA file (`.arpa`, `.lm`, also packed: `.gz`, `.bz2`,
+    `.xz`), to which alone `strict` and `encoding` belong (see `read_arpa`). Nothing is written.
     Raises FormatError."""
     path = Path(path)
     if path.is_file():
-        if not path.name.endswith((".arpa", ".arpa.gz", ".lm", ".lm.gz")):
+        from elman.ngram.arpa import read_arpa
+
+        if arpa_stem(path.name) is None:
             raise FormatError(
                 f"{path} is a file that is not called .arpa or .arpa.gz.",
                 reason="models are folders; only n-gram models are read from files.",
                 remedy="give the folder of the model, or an ARPA file.",
             )
-        from elman.ngram.arpa import read_arpa
-
-        return read_arpa(path)
+        return read_arpa(path, strict=strict, encoding=encoding)
     if not path.exists():
         raise FormatError(
             f"{path} does not exist.", remedy="give a model folder that `elman train --save` wrote."
@@ -97,12 +94,12 @@ def _read_run(run: Path) -> LanguageModel:
         try:
             model = _read_model(folder)
         except FormatError as error:
-            problems.append(str(error.cause))
+            problems.append(error.cause.rstrip("."))
             continue
         if problems:
-            warnings.warn(f"{problems[0]} Using {folder} instead.", RuntimeWarning, stacklevel=3)
+            warnings.warn(f"{problems[0]}: {folder} is used instead.", Note, stacklevel=3)
         return model
-    raise FormatError(f"{run}: no checkpoint can be read: {problems[0]}", remedy="train again.")
+    raise FormatError(f"{run}: no checkpoint can be read: {problems[0]}.", remedy="train again.")
 
 
 @dataclass
@@ -132,18 +129,13 @@ def save_checkpoint(run: Path, state: TrainingState, *, best: bool = False, keep
     and only then older ones are removed. Whatever moment the process dies at, `latest` loads.
     """
     folder = run_folder.step_folder(run, int(state.record["step"]))
-    with storage.new_folder(folder) as temporary:
+    with disk.new_folder(folder) as temporary:
         files = _write_model(state.model, temporary)
         carried = {str(index): tensor for index, tensor in enumerate(state.carried)}
         for name, tensors in zip(TENSORS, (state.optimizer, state.random, carried), strict=True):
             files[f"{name}.safetensors"] = storage.write_tensors(temporary / f"{name}.safetensors", tensors)
-        document = {
-            "format": "elman-training-state",
-            "version": VERSION,
-            "files": files,
-            "record": state.record,
-        }
-        storage.write_json(temporary / STATE, document | {"digest": _digest(document)})
+        document = {"format": STATE_FORMAT, "version": VERSION, "files": files, "record": state.record}
+        disk.write_json(temporary / STATE, document | {"digest": storage.digest_of(document)})
     if best:
         run_folder.point(run, run_folder.BEST, folder)
     run_folder.point(run, run_folder.LATEST, folder)
@@ -171,17 +163,49 @@ def load_checkpoint(run: Path) -> TrainingState:
     )
 
 
+class _StateFile(BaseModel):
+    """state.json. Whatever `record` holds is checked by who finds it again (training/)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: str
+    version: int
+    files: dict[str, storage.Digest]
+    record: dict[str, Any]
+    digest: storage.Digest
+
+
+class _ModelFile(BaseModel):
+    """config.json. `config` is checked by the model's own class, `tokenizer` by the tokenizer's.
+
+    parts   of a mixture: how many; files then has their config.json too
+    digest  of all the rest; models saved by older versions have none
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: str
+    version: int
+    kind: str
+    config: dict[str, Any]
+    tokenizer: dict[str, Any]
+    files: dict[str, storage.Digest]
+    parts: int | None = Field(None, ge=1, le=MOST_PARTS)
+    digest: storage.Digest | None = None
+
+
 def _read_state(folder: Path) -> TrainingState:
-    document = storage.read_json(folder / STATE)
-    digest = document.pop("digest", None)
-    if digest != _digest(document):
-        raise FormatError(f"{folder / STATE}: its content is not what was written.", reason=DAMAGED)
-    _require_format(folder / STATE, document, "elman-training-state")
-    files, record = document.get("files"), document.get("record")
-    if not isinstance(files, dict) or not isinstance(record, dict) or type(record.get("step")) is not int:
-        raise FormatError(f"{folder / STATE}: lacks its files or its record.", reason=DAMAGED)
+    path = folder / STATE
+    document = storage.read_json(path)
+    storage.require_format(path, document, STATE_FORMAT, VERSION)
+    state = storage.checked(_StateFile, document, path)
+    storage.require_whole(path, document)
+    files, step = state.files, state.record.get("step")
+    if type(step) is not int or step < 0:
+        raise FormatError(f"{path}: does not say after how many updates it was saved.", reason=DAMAGED)
     config = storage.read_json(folder / CONFIG, digest=_expected(files, CONFIG, folder))
-    if config.get("files") != {name: files.get(name) for name in (MODEL, VOCABULARY)}:
+    of_model = storage.checked(_ModelFile, config, folder / CONFIG).files
+    if any(files.get(name) != digest for name, digest in of_model.items()):
         raise FormatError(f"{folder / CONFIG}: belongs to another checkpoint.", reason=DAMAGED)
     parts = [
         storage.read_tensors(
@@ -189,8 +213,12 @@ def _read_state(folder: Path) -> TrainingState:
         )
         for name in TENSORS
     ]
-    carried = tuple(parts[2][name] for name in sorted(parts[2], key=int))
-    return TrainingState(_read_model(folder), parts[0], parts[1], carried, record)
+    names = [str(index) for index in range(len(parts[2]))]
+    if parts[2].keys() != set(names):
+        found = ", ".join(sorted(parts[2]))
+        raise FormatError(f"{folder}: the carried state holds {found[:80]!r}.", reason=DAMAGED)
+    carried = tuple(parts[2][name] for name in names)
+    return TrainingState(_read_model(folder), parts[0], parts[1], carried, state.record)
 
 
 def _write_model(model: LanguageModel, folder: Path, depth: int = 0) -> dict[str, str]:
@@ -199,11 +227,11 @@ def _write_model(model: LanguageModel, folder: Path, depth: int = 0) -> dict[str
     if kind not in KINDS:
         raise ElmanError(f"a {type(model).__name__} cannot be saved: its kind is {kind!r}.")
     files = {
-        VOCABULARY: storage.write_json(folder / VOCABULARY, model.vocabulary.as_json()),
+        VOCABULARY: disk.write_json(folder / VOCABULARY, model.vocabulary.as_json()),
         MODEL: storage.write_tensors(folder / MODEL, model.arrays()),  # type: ignore[attr-defined]
     }
     document = {
-        "format": "elman-model",
+        "format": MODEL_FORMAT,
         "version": VERSION,
         "kind": kind,
         "config": model.config_json(),  # type: ignore[attr-defined]
@@ -219,22 +247,22 @@ def _write_model(model: LanguageModel, folder: Path, depth: int = 0) -> dict[str
         document["parts"] = len(parts)
         for index, part in enumerate(parts):
             (folder / str(index)).mkdir()
-            _write_model(part, folder / str(index), depth + 1)
-            storage.sync_folder(folder / str(index))
-    return files | {CONFIG: storage.write_json(folder / CONFIG, document)}
+            files[f"{index}/{CONFIG}"] = _write_model(part, folder / str(index), depth + 1)[CONFIG]
+            disk.sync_folder(folder / str(index))
+    whole = document | {"digest": storage.digest_of(document)}
+    return files | {CONFIG: disk.write_json(folder / CONFIG, whole)}
 
 
-def _read_model(folder: Path, depth: int = 0) -> LanguageModel:
+def _read_model(folder: Path, depth: int = 0, digest: str | None = None) -> LanguageModel:
     path = folder / CONFIG
-    document = storage.read_json(path)
-    _require_format(path, document, "elman-model")
-    kind, config, files = document.get("kind"), document.get("config"), document.get("files")
-    if not isinstance(kind, str) or kind not in KINDS:
+    document = storage.read_json(path, digest=digest)
+    storage.require_format(path, document, MODEL_FORMAT, VERSION)
+    if not isinstance(kind := document.get("kind"), str) or kind not in KINDS:
         raise FormatError(f"{path}: unknown kind of model {str(kind)[:40]!r}.", reason=DAMAGED)
-    if not isinstance(config, dict) or not isinstance(files, dict):
-        raise FormatError(f"{path}: lacks the model's configuration or its files.", reason=DAMAGED)
+    told = storage.checked(_ModelFile, document, path)
+    config, files = told.config, told.files
     try:
-        tokenizer = tokenizer_from_json(document.get("tokenizer"))
+        tokenizer = tokenizer_from_json(told.tokenizer)
         vocabulary = Vocabulary.from_json(
             storage.read_json(
                 folder / VOCABULARY, largest=LARGEST_VOCABULARY, digest=_expected(files, VOCABULARY, folder)
@@ -246,41 +274,27 @@ def _read_model(folder: Path, depth: int = 0) -> LanguageModel:
         if hasattr(model_class, "expected_shapes"):
             expected = model_class.expected_shapes(config, len(vocabulary))
         arrays = storage.read_tensors(folder / MODEL, expected, digest=_expected(files, MODEL, folder))
-        if kind != "mixture":
-            return model_class.from_parts(config, arrays, vocabulary, tokenizer)  # type: ignore[no-any-return]
-        parts = _read_parts(folder, document.get("parts"), depth)
-        return model_class.from_parts(config, arrays, vocabulary, tokenizer, parts)  # type: ignore[no-any-return]
-    except FormatError as error:
-        if str(folder) in error.cause:
+        rest = (_read_parts(folder, told, depth),) if kind == "mixture" else ()
+        model: LanguageModel = model_class.from_parts(config, arrays, vocabulary, tokenizer, *rest)
+    except ElmanError as error:
+        if isinstance(error, FormatError) and str(folder) in error.cause:
             raise
         raise FormatError(f"{folder}: {error.cause}", reason=error.reason, remedy=error.remedy) from error
+    if told.digest is not None:
+        storage.require_whole(path, document)
+    return model
 
 
-def _read_parts(folder: Path, count: object, depth: int) -> list[LanguageModel]:
-    if type(count) is not int or not 1 <= count <= MOST_PARTS or depth >= 3:
+def _read_parts(folder: Path, told: _ModelFile, depth: int) -> list[LanguageModel]:
+    if told.parts is None or depth >= 3:
         raise FormatError(
-            f"{folder / CONFIG}: a mixture of {count!r} parts at depth {depth}.", reason=DAMAGED
+            f"{folder / CONFIG}: a mixture of {told.parts} parts at depth {depth}.", reason=DAMAGED
         )
-    return [_read_model(folder / str(index), depth + 1) for index in range(count)]
+    names = [str(index) for index in range(told.parts)]
+    return [_read_model(folder / name, depth + 1, told.files.get(f"{name}/{CONFIG}")) for name in names]
 
 
-def _expected(files: Mapping[str, Any], name: str, folder: Path) -> str:
-    digest = files.get(name)
-    if not isinstance(digest, str) or len(digest) != 64:
+def _expected(files: Mapping[str, str], name: str, folder: Path) -> str:
+    if name not in files:
         raise FormatError(f"{folder}: the SHA-256 of {name} is not recorded.", reason=DAMAGED)
-    return digest
-
-
-def _require_format(path: Path, document: Mapping[str, Any], name: str) -> None:
-    if document.get("format") != name:
-        raise FormatError(f"{path}: not an {name} file.", reason=DAMAGED)
-    if document.get("version") != VERSION:
-        raise FormatError(
-            f"{path}: version {document.get('version')!r}; this Elman reads {VERSION}.",
-            remedy="use the Elman that wrote it, or save it again.",
-        )
-
-
-def _digest(document: Mapping[str, Any]) -> str:
-    text = json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return files[name]

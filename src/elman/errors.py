@@ -5,6 +5,8 @@ Anything else that escapes is a defect of Elman's.
 
 from __future__ import annotations
 
+import errno
+
 
 class ElmanError(Exception):
     """A mistake in an input or an option, told so that it can be mended.
@@ -45,3 +47,23 @@ class ProtocolError(ElmanError):
 
 class DivergenceError(ElmanError):
     """Training left the finite numbers; the last good checkpoint is kept."""
+
+
+class Note(RuntimeWarning):
+    """Something had to be done otherwise than asked, and went well; the command line prints it as a note."""
+
+
+def of_memory(error: BaseException) -> bool:
+    """Whether it says that there is no memory: torch, C++ and the system each have their own words for it."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    words = (
+        "not enough memory",
+        "can't allocate memory",
+        "cannot allocate memory",
+        "out of memory",
+        "bad_alloc",
+    )
+    return isinstance(error, RuntimeError | ImportError | OSError) and any(
+        word in str(error).lower() for word in (*words, "failed to map segment", "can't start new thread")
+    )

@@ -17,7 +17,7 @@ import numpy as np
 from elman.errors import ElmanError, OptionError
 from elman.event_nats import BLOCK, Progress
 from elman.event_nats import event_nats as event_nats
-from elman.language_model import LanguageModel, Protocol, Score, StatePolicy, UnknownPolicy
+from elman.language_model import LanguageModel, Protocol, Score, StatePolicy, UnknownPolicy, perplexity
 from elman.text.corpus import Text
 from elman.text.tokenizers import Tokenizer
 from elman.text.vocabulary import Vocabulary
@@ -128,8 +128,7 @@ class Bucket:
     @property
     def perplexity(self) -> float:
         """exp(nats / events); NaN for an empty bucket."""
-        mean = self.nats / self.events if self.events else math.nan
-        return math.exp(mean) if mean < 700 else (mean if math.isnan(mean) else math.inf)
+        return perplexity(self.nats, self.events)
 
     def as_json(self) -> dict[str, object]:
         return {

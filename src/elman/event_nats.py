@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from elman.errors import ElmanError, OptionError, TextError
-from elman.language_model import LanguageModel, State, StatePolicy, select
+from elman.language_model import LanguageModel, State, StatePolicy, require_no_nan, select
 from elman.text.corpus import Text
 
 Progress = Callable[[int, int], None]
@@ -127,14 +127,9 @@ def run_window(model: LanguageModel, window: np.ndarray, state: State | None) ->
             state = model.start(window.shape[1])
         ids = torch.from_numpy(np.ascontiguousarray(window, dtype=np.int64)).to(device_of(state))
         nats, state = model.token_nats(ids, state)
-    computed: np.ndarray = nats.to("cpu", torch.float64).numpy()
-    if np.isnan(computed).any():
-        raise ElmanError(
-            "the model gives NaN for some tokens.",
-            reason="its weights are damaged or its training diverged.",
-            remedy="train again with a smaller --lr or --clip, or take an earlier checkpoint.",
-        )
-    return computed, state
+    computed = nats.to("cpu", torch.float64)
+    require_no_nan(computed)
+    return computed.numpy(), state
 
 
 def _require_known(ids: np.ndarray, model: LanguageModel) -> None:

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from elman.errors import ProtocolError
+from elman.errors import ElmanError, ProtocolError
 from elman.text.tokenizers import Tokenizer, Unit
 from elman.text.vocabulary import Vocabulary
 
@@ -53,6 +53,13 @@ class LanguageModel(typing.Protocol):
         Equals `advance` step by step, by test. Differentiable where the model has parameters.
         """
         ...
+
+
+def parameter_count(model: object) -> int | None:
+    """How many numbers a model stores, as each kind says of itself: trainable weights, the weights that a
+    quantized model stands for, an n-gram's probabilities and backoffs; None where it does not say."""
+    count: int | None = getattr(model, "parameter_count", None)
+    return count
 
 
 def read(model: LanguageModel, ids: Tensor, state: State) -> State:
@@ -153,19 +160,25 @@ class Score:
         )
 
     @property
+    def whole(self) -> bool:
+        """Whether `nats` are those of the whole text: only then may its words and bytes divide them."""
+        return self.protocol.unknown == "word" or not self.unknown
+
+    @property
     def perplexity(self) -> float:
         """exp(nats / events): per predicted token, the number of the Penn Treebank tables."""
-        return _exp(self.nats, self.events)
+        return perplexity(self.nats, self.events)
 
     @property
     def word_perplexity(self) -> float:
-        """exp(nats / words): comparable between tokenizers."""
-        return _exp(self.nats, self.words)
+        """exp(nats / words): comparable between tokenizers; NaN where events are left out."""
+        return perplexity(self.nats, self.words) if self.whole else math.nan
 
     @property
     def known_perplexity(self) -> float:
         """The perplexity without the events that are `<unk>`: what unknown="skip" gives."""
-        return _exp(self.known_nats, self.events - (self.unknown if self.protocol.unknown == "word" else 0))
+        left_out = 0 if self.protocol.unknown == "skip" else self.unknown
+        return perplexity(self.known_nats, self.events - left_out)
 
     @property
     def unknown_share(self) -> float:
@@ -179,8 +192,8 @@ class Score:
 
     @property
     def bits_per_byte(self) -> float:
-        """Comparable between tokenizers and between words, characters and bytes."""
-        return _ratio(self.nats, self.bytes) / math.log(2)
+        """Comparable between tokenizers and kinds of token; NaN where events are left out."""
+        return _ratio(self.nats, self.bytes) / math.log(2) if self.whole else math.nan
 
     def as_json(self) -> dict[str, object]:
         """The counts, the derived figures and the protocol, ready for `json.dumps`."""
@@ -200,10 +213,28 @@ class Score:
         }
 
 
+def require_no_nan(nats: Tensor) -> None:
+    """Raise ElmanError where a model has left the numbers."""
+    if bool(nats.isnan().any()):
+        raise ElmanError(
+            "the model gives NaN for some tokens.",
+            reason="its weights are damaged or its training diverged.",
+            remedy="train again with a smaller --lr or --clip, or take an earlier checkpoint.",
+        )
+
+
 def _ratio(nats: float, count: int) -> float:
     return nats / count if count else math.nan
 
 
-def _exp(nats: float, count: int) -> float:
-    mean = _ratio(nats, count)
-    return math.exp(mean) if mean < 700 else (mean if math.isnan(mean) else math.inf)
+def perplexity(nats: float, count: int = 1) -> float:
+    """exp(nats / count); NaN of nothing."""
+    return exponential(_ratio(nats, count))
+
+
+def exponential(power: float) -> float:
+    """e to a power, infinite rather than an error where it overflows."""
+    try:
+        return math.exp(power)
+    except OverflowError:
+        return math.inf

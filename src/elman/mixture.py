@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from elman.errors import FormatError, OptionError, ProtocolError
 from elman.event_nats import event_nats
-from elman.language_model import LanguageModel, State
+from elman.language_model import LanguageModel, State, parameter_count
 from elman.text.corpus import Text
 from elman.text.tokenizers import Tokenizer
 from elman.text.vocabulary import Vocabulary
@@ -85,7 +85,7 @@ class Mixture:
             after, log_probs = model.advance(part, token)
             logs.append(log_probs)
             states.append(after)
-        return _joined(states), self._mix(logs)
+        return _joined(states), mix_logs(logs, self.weights)
 
     def token_nats(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
         """ids [T+1, B] int64 → nats [T, B] float64, state after ids[T-1]."""
@@ -94,7 +94,7 @@ class Mixture:
             nats, after = model.token_nats(ids, part)
             logs.append(-nats)
             states.append(after)
-        return -self._mix(logs), _joined(states)
+        return -mix_logs(logs, self.weights), _joined(states)
 
     def config_json(self) -> dict[str, Any]:
         """The weights; the models are stored beside it, each as itself."""
@@ -132,6 +132,11 @@ class Mixture:
             ) from error
         return mixture
 
+    @property
+    def parameter_count(self) -> int:
+        """Of its models together."""
+        return sum(parameter_count(model) or 0 for model in self.models)
+
     def describe(self) -> dict[str, Any]:
         """What the mixture is, for people: each model's weight and description."""
         parts = []
@@ -139,22 +144,13 @@ class Mixture:
             own = getattr(model, "describe", None)
             described = own() if own is not None else {"kind": getattr(model, "kind", type(model).__name__)}
             parts.append({"weight": weight} | described)
-        return {"kind": self.kind, "models": parts}
+        return {"kind": self.kind, "parameters": self.parameter_count, "models": parts}
 
     def _parts(self, state: State) -> Iterator[tuple[LanguageModel, State]]:
         first = 0
         for model, count in zip(self.models, self._tensors, strict=True):
             yield model, state[first : first + count]
             first += count
-
-    def _mix(self, logs: list[Tensor]) -> Tensor:
-        """M tensors of log-probabilities → log Σ w_m P_m, float64."""
-        # a weight of zero adds log 0 = -inf, which logsumexp leaves out
-        weighted = [
-            log.double() + (math.log(weight) if weight else -math.inf)
-            for log, weight in zip(logs, self.weights, strict=True)
-        ]
-        return torch.logsumexp(torch.stack(weighted), dim=0)
 
 
 def fit_weights(nats: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -167,12 +163,20 @@ def fit_weights(nats: NDArray[np.float64]) -> NDArray[np.float64]:
     return weights
 
 
-def mix_nats(nats: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """nats [M, N] of models, weights [M] → nats [N] of their mixture; infinite where all are."""
-    logs = np.full(len(weights), -np.inf)
-    np.log(weights, out=logs, where=weights > 0)
-    mixed: NDArray[np.float64] = -np.logaddexp.reduce(logs[:, None] - nats, axis=0)
+def mix_nats(nats: Iterable[NDArray[np.float64]], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """nats [N] of each of M models, weights [M] → nats [N] of their mixture; infinite where all are."""
+    mixed: NDArray[np.float64] = -mix_logs([torch.from_numpy(-row) for row in nats], weights.tolist()).numpy()
     return mixed
+
+
+def mix_logs(logs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """M tensors of log-probabilities and their weights → log Σ w_m P_m, float64; -inf where all are."""
+    # a weight of zero adds log 0 = -inf, which logsumexp leaves out
+    weighted = [
+        log.double() + (math.log(weight) if weight else -math.inf)
+        for log, weight in zip(logs, weights, strict=True)
+    ]
+    return torch.logsumexp(torch.stack(weighted), dim=0)
 
 
 def em_steps(nats: NDArray[np.float64]) -> Iterator[tuple[NDArray[np.float64], float]]:

@@ -12,11 +12,11 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from elman.disk import TEMPORARY, clean, new_folder, open_file, refused, remove, replace_file, unreadable
 from elman.errors import FormatError, OptionError
-from elman.storage import TEMPORARY, clean, refused, remove, replace_file, unreadable
 
 if sys.platform == "win32":
     import msvcrt
@@ -32,6 +32,7 @@ else:
 
 LOG, LOCK, OPTIONS = "log.jsonl", ".lock", "run.json"
 LATEST, BEST = "latest", "best"
+_OWN = {LATEST, BEST, LOG, LOCK, OPTIONS, "config.json", "vocabulary.json", "model.safetensors"}
 _STEP = re.compile(r"step-(\d{6,12})(?:\.(\d{1,6}))?")
 
 
@@ -59,10 +60,11 @@ def locked(run: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if os.name != "nt":  # removed while it is held: who opened it before sees that it is gone
+        ours = _stands_at(descriptor, run / LOCK)  # not where the folder has been replaced meanwhile
+        if ours and os.name != "nt":  # removed while it is held: who opened it before sees that it is gone
             remove(run / LOCK)
         os.close(descriptor)
-        if os.name == "nt":  # an open file cannot be removed there
+        if ours and os.name == "nt":  # an open file cannot be removed there
             remove(run / LOCK)
 
 
@@ -75,25 +77,79 @@ def _hold(path: Path) -> int | None:
         if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
             os.close(descriptor)
             raise BlockingIOError(error.errno, "locked") from error
-    try:
-        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-            return descriptor
-    except FileNotFoundError:
-        pass
+    if _stands_at(descriptor, path):
+        return descriptor
     os.close(descriptor)
     return None
+
+
+def _stands_at(descriptor: int, path: Path) -> bool:
+    """Whether the open file is the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def require_empty(run: Path) -> None:
     """OptionError unless nothing stands there, or only what a run leaves that never saved its weights."""
     if run.exists() and not run.is_dir():
         raise OptionError(f"{run} is a file.", remedy="--save needs the name of a folder.")
-    if run.exists() and any(path.name not in (LOCK, LOG, OPTIONS) for path in run.iterdir()):
+    if run.exists() and any(not _is_rest(path.name) for path in run.iterdir()):
         raise OptionError(
             f"{run} is not empty.",
             reason="something was saved there before.",
             remedy="--resume to continue that run, --overwrite to begin anew, or another --save folder.",
         )
+
+
+def _is_rest(name: str) -> bool:
+    return name in (LOCK, LOG, OPTIONS) or name.startswith(TEMPORARY)
+
+
+def require_replaceable(folder: Path) -> None:
+    """What --overwrite may replace: nothing, a run or a model that Elman wrote, and no other file.
+
+    Raises FormatError where others stand there too, OptionError for a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OptionError(f"{folder} is not a folder.", remedy="choose another --save folder.")
+    strange = _strange(folder) if folder.exists() else []
+    if strange:
+        raise FormatError(
+            f"{folder} holds files that are not of a training run: {', '.join(strange[:3])}.",
+            remedy="choose another --save folder.",
+        )
+
+
+def _strange(folder: Path) -> list[str]:
+    found = []
+    mixture = (folder / "config.json").is_file()  # its models stand in 0, 1 …
+    for path in sorted(folder.iterdir()):
+        name = path.name
+        if mixture and re.fullmatch(r"\d{1,2}", name) and path.is_dir():
+            found += [f"{name}/{each}" for each in _strange(path)]
+        elif name not in _OWN and not _STEP.fullmatch(name) and not name.startswith(TEMPORARY):
+            found.append(name)
+    return found
+
+
+@contextmanager
+def in_place_of(folder: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A folder to write a run or a model into, which gets the name `folder` when the block ends well.
+
+    What --overwrite may replace stays as it is until then; without it `folder` must be free. Raises
+    OptionError and FormatError where it is not, OptionError while another process trains there.
+    """
+    with ExitStack() as stack:
+        there = folder.is_dir()
+        if there:
+            lock = stack.enter_context(ExitStack())
+            lock.enter_context(locked(folder))
+            if os.name == "nt":  # a folder with an open file cannot be renamed there
+                lock.close()
+        (require_replaceable if overwrite else require_empty)(folder)
+        yield stack.enter_context(new_folder(folder, replace=there))
 
 
 def step_folder(run: Path, step: int) -> Path:
@@ -127,7 +183,8 @@ def is_run(folder: Path) -> bool:
 def pointer(run: Path, name: str) -> Path | None:
     """The step folder that `latest` or `best` names; None when it names none that is there."""
     try:
-        text = (run / name).read_bytes()[:64].decode("ascii", errors="replace").strip()
+        with open_file(run / name) as file:
+            text = file.read(64).decode("ascii", errors="replace").strip()
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -151,14 +208,17 @@ def candidates(run: Path) -> list[Path]:
 
 
 def prune(run: Path, keep: int) -> None:
-    """Remove rubbish, folders newer than `latest`, and all but the latest `keep` and the best."""
+    """Remove rubbish, folders newer than `latest`, and all but the latest `keep` and the best; nothing
+    where that cannot be read."""
     clean(run)
-    latest = pointer(run, LATEST)
+    try:
+        latest, best, folders = pointer(run, LATEST), pointer(run, BEST), step_folders(run)
+    except FormatError:
+        return
     if latest is None:
         return
-    folders = step_folders(run)
     at = folders.index(latest)
-    kept = {*folders[at : at + max(1, keep)], pointer(run, BEST)}
+    kept = {*folders[at : at + max(1, keep)], best}
     for folder in folders:
         if folder not in kept:
             # renamed first: a removal that is cut short must not leave half a step folder
@@ -168,30 +228,6 @@ def prune(run: Path, keep: int) -> None:
             except OSError:
                 continue
             remove(rubbish)
-
-
-def clear(run: Path) -> None:
-    """Remove what a run has written, to begin anew.
-
-    Raises FormatError when other files stand there too, OptionError while another process trains there.
-    """
-    if not run.exists():
-        return
-    own = {LATEST, BEST, LOG, LOCK, OPTIONS, "config.json", "vocabulary.json", "model.safetensors"}
-    with locked(run):
-        strange = [
-            path.name
-            for path in sorted(run.iterdir())
-            if path.name not in own and not _STEP.fullmatch(path.name) and not path.name.startswith(TEMPORARY)
-        ]
-        if strange:
-            raise FormatError(
-                f"{run} holds files that are not of a training run: {', '.join(strange[:3])}.",
-                remedy="choose another --save folder.",
-            )
-        for path in [run / LATEST, *run.iterdir()]:
-            if path.name != LOCK:
-                remove(path)
 
 
 def _age(folder: Path) -> tuple[int, int]:

@@ -1,8 +1,8 @@
-"""A folder of tensors and JSON that is whole or not there: written crash-safe, read with suspicion.
+"""Tensors and JSON on disk, read with suspicion.
 
 Files are safetensors (github.com/huggingface/safetensors) and JSON. The library encodes and decodes
-tensors; here they reach the disk (fsync) before they are named, and their sizes and SHA-256 are checked
-before anything is allocated. Not here: what the files mean (checkpoint.py).
+tensors; here their sizes and SHA-256 are checked before anything is allocated, and every JSON value goes
+through its schema. Not here: how bytes reach the disk (disk.py), what the files mean (checkpoint.py).
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ import hashlib
 import json
 import math
 import os
-import shutil
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, TypeVar
 
 import torch
+from pydantic import StringConstraints, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from elman.errors import ElmanError, FormatError
+from elman.disk import open_file, unreadable, write_bytes
+from elman.errors import FormatError
 
 Shapes = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 
@@ -41,81 +40,10 @@ DTYPES = {
 }
 LARGEST_HEADER = LARGEST_JSON = 16 << 20
 MOST_TENSORS = 4096
-TEMPORARY = ".tmp-"
-"""Prefix of everything unfinished; what still bears it after a crash is rubbish."""
-
 DAMAGED = "the file is damaged, cut off, or was not written by Elman."
-
-
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder`, renamed to it when the block ends well; else removed.
-
-    Whoever looks at `folder` sees all of it or nothing, after a crash or power loss too. `folder` must
-    not exist or be empty. Raises ElmanError when the disk refuses (full, read-only).
-    """
-    temporary = folder.with_name(f"{TEMPORARY}{folder.name}-{uuid.uuid4().hex[:12]}")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        os.mkdir(temporary)
-        yield temporary
-        sync_folder(temporary)
-        os.rename(temporary, folder)
-        sync_folder(folder.parent)
-    except OSError as error:
-        raise refused(folder, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Put `data` at `path` in one step: a reader sees the old file or the new one."""
-    temporary = path.with_name(f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:12]}")
-    try:
-        write_bytes(temporary, data)
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise refused(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def clean(folder: Path) -> None:
-    """Remove what a killed save left behind. Silent where nothing may be removed (read-only)."""
-    for path in folder.glob(f"{TEMPORARY}*"):
-        remove(path)
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder with all it holds; a refusal is not an error: it only takes room."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        try:
-            path.unlink(missing_ok=True)
-        except OSError:
-            return
-
-
-def write_bytes(path: Path, data: bytes) -> str:
-    """Write a new file through to the disk; its SHA-256. The mode is 0666 less the umask."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    try:
-        rest = memoryview(data)
-        while rest:  # a write may be short
-            rest = rest[os.write(descriptor, rest[: 64 << 20]) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return hashlib.sha256(data).hexdigest()
-
-
-def write_json(path: Path, document: object) -> str:
-    """A new JSON file, through to the disk; its SHA-256."""
-    return write_bytes(
-        path, json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1).encode() + b"\n"
-    )
+Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+"""A SHA-256."""
+Value = TypeVar("Value")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
@@ -136,29 +64,60 @@ def encode_tensors(tensors: Mapping[str, Tensor], metadata: dict[str, str] | Non
     return save(own, metadata)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make names in `folder` last through a power loss. Windows cannot and need not."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def read_json(path: Path, *, largest: int = LARGEST_JSON, digest: str | None = None) -> dict[str, Any]:
     """A JSON object. FormatError: absent, too large, not JSON, a key twice, not an object, other digest."""
     try:
-        size = path.stat().st_size
-        if size > largest:
-            raise FormatError(f"{path}: {size:,} bytes; at most {largest:,} are read.", reason=DAMAGED)
-        data = path.read_bytes()
+        with open_file(path) as file:
+            data = file.read(largest + 1)
+            if len(data) > largest:
+                size = os.fstat(file.fileno()).st_size
+                raise FormatError(f"{path}: {size:,} bytes; at most {largest:,} are read.", reason=DAMAGED)
     except OSError as error:
         raise unreadable(path, error) from error
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:
         raise FormatError(f"{path}: its SHA-256 is not the recorded one.", reason=DAMAGED)
     return _parse_object(data, path, "")
+
+
+def checked(schema: type[Value], document: object, place: Path | str) -> Value:
+    """A JSON value as `schema` (a pydantic model, a dataclass …) has it, strictly: no string for a number.
+
+    FormatError names the first field that is wrong.
+    """
+    try:
+        text = json.dumps(document)
+        return TypeAdapter(schema).validate_json(text, strict=True)
+    except (ValidationError, ValueError, RecursionError) as error:
+        told = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            field = ".".join(str(part)[:40] for part in first["loc"])
+            told = f"{field}: {first['msg']}" if field else first["msg"]
+        raise FormatError(f"{place}: {told}.", reason=DAMAGED) from error
+
+
+def digest_of(document: object) -> str:
+    """SHA-256 of a JSON value, however it is laid out."""
+    text = json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def require_format(path: Path, document: Mapping[str, Any], name: str, version: int) -> None:
+    """FormatError unless a JSON object says that it is `name` in this version."""
+    if document.get("format") != name:
+        raise FormatError(f"{path}: not an {name} file.", reason=DAMAGED)
+    if document.get("version") != version:
+        raise FormatError(
+            f"{path}: version {document.get('version')!r:.40}; this Elman reads {version}.",
+            remedy="use the Elman that wrote it, or save it again.",
+        )
+
+
+def require_whole(path: Path, document: Mapping[str, Any]) -> None:
+    """FormatError unless `digest` is that of all the rest."""
+    rest = {name: value for name, value in document.items() if name != "digest"}
+    if document.get("digest") != digest_of(rest):
+        raise FormatError(f"{path}: its content is not what was written.", reason=DAMAGED)
 
 
 def read_tensors(
@@ -170,7 +129,7 @@ def read_tensors(
     compared before a tensor is allocated. FormatError names what is wrong.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             _check_header(file, path)
             # read, not mapped: a file that changes later must not change the tensors
             with safe_open(path, framework="pt", backend="pread") as content:
@@ -246,19 +205,3 @@ def _parse_object(data: bytes, path: Path, where: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise FormatError(f"{path}: {where}a {type(document).__name__} instead of an object.", reason=DAMAGED)
     return document
-
-
-def unreadable(path: Path, error: OSError) -> FormatError:
-    """An OSError of reading, told as cause and remedy."""
-    return FormatError(
-        f"{path}: cannot be read: {error.strerror or error}.", remedy="check the path and its rights."
-    )
-
-
-def refused(path: Path, error: OSError) -> ElmanError:
-    """An OSError of writing, told as cause and remedy."""
-    return ElmanError(
-        f"{path}: cannot be written: {error.strerror or error}.",
-        reason="the disk is full, read-only, or not yours; what was saved before is kept.",
-        remedy="make room or choose another --save folder.",
-    )

@@ -10,11 +10,11 @@ T steps, N events of a group.
 from __future__ import annotations
 
 import math
-import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from elman.errors import OptionError
 from elman.event_nats import CHUNK, WINDOW, run_window, sentence_nats
 from elman.language_model import LanguageModel, State, StatePolicy, UnknownPolicy
 from elman.text.tokenizers import Token
+from elman.text.vocabulary import WORD
 
 Per = Literal["token", "word", "sentence"]
 
@@ -39,7 +40,7 @@ class TokenSurprisal:
     nats     -log P; `bits` is the same in base 2
     unknown  the token is not in the vocabulary: the number is that of `<unk>`
     matched  for an n-gram model the length of the longest n-gram found that ends here, else None
-    tokens   how many events the row sums: 1, or the tokens of a word
+    tokens   how many events the row sums: 1, or the tokens of a word, of which the tokenizer may keep none
     """
 
     token: str
@@ -58,12 +59,19 @@ class TokenSurprisal:
 
 @dataclass(frozen=True)
 class SentenceSurprisal:
-    """The events of one sentence, `</s>` last; `line` and `sentence` count from 1 in the input."""
+    """The events of one sentence, `</s>` last; `line` and `sentence` count from 1 in the input.
+
+    text          the line of the original text; the sentence is text[start:end]
+    blank_begins  see `Tokenizer.blank_begins`
+    """
 
     line: int
     sentence: int
-    text: str  # the line of the original text
+    text: str
     tokens: tuple[TokenSurprisal, ...]
+    start: int = 0
+    end: int | None = None
+    blank_begins: bool = False
 
     @property
     def nats(self) -> float:
@@ -80,36 +88,44 @@ class SentenceSurprisal:
         return sum(token.unknown for token in self.tokens)
 
     def words(self) -> tuple[TokenSurprisal, ...]:
-        """The tokens summed per whitespace-separated word of the line, then `</s>`.
+        """The tokens summed by word of the sentence, then `</s>`: the words that are counted (Text.words).
 
-        White space that is a token of its own (characters, bytes) counts with the word it ends: it is
-        what says that the word is over. White space before the first word counts with that word. A
-        word of which the tokenizer keeps nothing has no row. The sum over rows is the sentence's.
+        A blank that is a token of its own (characters, bytes) counts with the word it ends, in front of the
+        first word with that word. Of subwords it counts with what it begins, the next word or `</s>`, alone
+        as well as inside a subword. Without a word, blanks count with `</s>`. The rows sum to the sentence.
         """
-        starts = [match.start() for match in re.finditer(r"\S+", self.text)]
-        ends = [match.end() for match in re.finditer(r"\S+", self.text)]
-        grouped: dict[int, list[TokenSurprisal]] = {}
+        spans = [found.span() for found in WORD.finditer(self.text, self.start, self._stop)]
+        starts = [start for start, _ in spans]
+        held: list[list[TokenSurprisal]] = [[] for _ in range(len(spans) + 1)]
         for token in self.tokens[:-1]:
-            inside = self.text[token.start : token.end]
-            lead = len(inside) - len(inside.lstrip())  # a subword may begin with the space before it
-            place = token.start + (lead if lead < len(inside) else 0)
-            word = int(np.searchsorted(starts, place, side="right")) - 1
-            grouped.setdefault(max(word, 0), []).append(token)
-        rows = []
-        for word, tokens in grouped.items():
-            start, end = (starts[word], ends[word]) if starts else (tokens[0].start, tokens[-1].end)
-            rows.append(
-                TokenSurprisal(
-                    token="".join(token.token for token in tokens),
-                    text=self.text[start:end],
-                    start=start,
-                    end=end,
-                    nats=math.fsum(token.nats for token in tokens),
-                    unknown=any(token.unknown for token in tokens),
-                    tokens=len(tokens),
-                )
+            held[self._word_of(token, starts)].append(token)
+        rows = [
+            TokenSurprisal(
+                token="".join(token.token for token in tokens),
+                text=self.text[start:end],
+                start=start,
+                end=end,
+                nats=math.fsum(token.nats for token in tokens),
+                unknown=any(token.unknown for token in tokens),
+                tokens=len(tokens),
             )
-        return (*rows, self.tokens[-1])
+            for (start, end), tokens in zip(spans, held[:-1], strict=True)
+        ]
+        ending = (*held[-1], self.tokens[-1])
+        unknown = any(token.unknown for token in ending)
+        nats = math.fsum(token.nats for token in ending)
+        return (*rows, replace(ending[-1], nats=nats, unknown=unknown, tokens=len(ending)))
+
+    def _word_of(self, token: TokenSurprisal, starts: list[int]) -> int:
+        """The place of a token's word among `starts`; one beyond them for `</s>`."""
+        if letter := WORD.search(self.text, token.start, token.end):
+            return bisect_right(starts, letter.start()) - 1
+        after = bisect_left(starts, token.start)
+        return after if self.blank_begins else max(after - 1, 0)
+
+    @property
+    def _stop(self) -> int:
+        return len(self.text) if self.end is None else self.end
 
 
 def surprisals(
@@ -135,15 +151,26 @@ def grouped_surprisals(
     scorer = _Scorer(model, state)
     line_number = sentence_number = 0
     for lines in groups:
-        placed: list[tuple[int, str, list[Token]]] = []
+        placed: list[_Placed] = []
         for line in lines:
             line_number += 1
-            placed += [(line_number, line, tokens) for tokens in model.tokenizer.sentences(line)]
+            placed += [_Placed(line_number, line, *piece) for piece in model.tokenizer.pieces(line)]
         if not placed:
             continue
-        for (number, line, _), events in zip(placed, scorer.score(placed), strict=True):
+        begins = model.tokenizer.blank_begins
+        for (number, line, start, end, _), events in zip(placed, scorer.score(placed), strict=True):
             sentence_number += 1
-            yield SentenceSurprisal(number, sentence_number, line, events)
+            yield SentenceSurprisal(number, sentence_number, line, events, start, end, begins)
+
+
+class _Placed(NamedTuple):
+    """A sentence of a line: line[start:end]."""
+
+    number: int
+    line: str
+    start: int
+    end: int
+    tokens: list[Token]
 
 
 def rows(
@@ -151,7 +178,9 @@ def rows(
 ) -> Iterator[dict[str, object]]:
     """A sentence as flat rows for a table: one for each token, each word, or one in all.
 
-    bits      -log2 P; None under unknown="skip" where the token is unknown or the word holds such a token
+    text      the piece of the original line, exactly; empty for `</s>`
+    bits      -log2 P; None where the tokenizer keeps nothing of a word, and under unknown="skip" where the
+              token is unknown or the word holds such a token
     ln, log10 of a sentence are logarithms of its probability, so at most 0; under unknown="skip" its
               unknown tokens are in no sum and not in `events`
     """
@@ -165,7 +194,7 @@ def rows(
             "ln": -nats,
             "log10": -nats / math.log(10),
             "bits": nats / math.log(2),
-            "text": sentence.text[sentence.tokens[0].start : sentence.tokens[-1].end],
+            "text": sentence.text[sentence.start : sentence.end],
         }
         return
     for position, token in enumerate(sentence.tokens if per == "token" else sentence.words(), start=1):
@@ -176,9 +205,10 @@ def rows(
             else {"word": token.text or token.token, "tokens": token.tokens}
         )
         row |= {"start": token.start, "end": token.end, "unknown": int(token.unknown)}
-        row |= {"bits": None if token.unknown and unknown == "skip" else token.bits}
-        if per == "token":
-            row |= {"text": token.text} | ({} if token.matched is None else {"matched": token.matched})
+        absent = not token.tokens or (token.unknown and unknown == "skip")
+        row |= {"bits": None if absent else token.bits, "text": token.text}
+        if per == "token" and token.matched is not None:
+            row["matched"] = token.matched
         yield row
 
 
@@ -190,21 +220,21 @@ class _Scorer:
         self.state: State | None = None
         self.last = model.vocabulary.eos_id
 
-    def score(self, sentences: list[tuple[int, str, list[Token]]]) -> Iterator[tuple[TokenSurprisal, ...]]:
+    def score(self, sentences: list[_Placed]) -> Iterator[tuple[TokenSurprisal, ...]]:
         vocabulary = self.model.vocabulary
         pieces = [
-            np.append(vocabulary.ids([token.text for token in tokens]), vocabulary.eos_id)
-            for _, _, tokens in sentences
+            np.append(vocabulary.ids([token.text for token in sentence.tokens]), vocabulary.eos_id)
+            for sentence in sentences
         ]
         ids = np.concatenate(pieces)
         ends = np.cumsum([len(piece) for piece in pieces])
         nats = self._nats(ids, ends)
         matched = self._matched(ids)
         begin = 0
-        for (_, line, tokens), end in zip(sentences, ends, strict=True):
+        for (_, line, _, stop, tokens), end in zip(sentences, ends, strict=True):
             rows = []
             for k in range(begin, end):
-                token = tokens[k - begin] if k < end - 1 else _end(tokens, line)
+                token = tokens[k - begin] if k < end - 1 else _end(tokens, stop)
                 rows.append(
                     TokenSurprisal(
                         token=token.text,
@@ -241,7 +271,7 @@ class _Scorer:
         return found
 
 
-def _end(tokens: list[Token], line: str) -> Token:
+def _end(tokens: list[Token], stop: int) -> Token:
     """`</s>`: empty, after the last token of its sentence."""
-    end = tokens[-1].end if tokens else len(line)
+    end = tokens[-1].end if tokens else stop
     return Token("</s>", end, end)

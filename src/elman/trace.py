@@ -34,7 +34,7 @@ NOT_GATES = {"x", "h", "h_prev", "c_prev", "tanh_c", "h_n"}
 
 @dataclass(frozen=True)
 class TraceOptions:
-    """top        how many of the most probable next tokens each row lists
+    """top        how many of the most probable next tokens each row lists, at most
     state      "carry": the text is one stream; "reset": each sentence starts afresh, as for an n-gram
     first, last  rows [first, last) of the text; last None: to its end
     gates, gradients  whether they are traced, for models that have them
@@ -54,7 +54,7 @@ def trace(
     """Read `lines` and keep what happened in the rows that `options` name.
 
     Raises TextError for a text without a token, OptionError for rows that are not there, more than DETAIL
-    rows with gates or gradients, and `top` outside the vocabulary.
+    rows with gates or gradients, and `top` below 0.
     """
     how = options or TraceOptions()
     ends = [
@@ -66,7 +66,7 @@ def trace(
         raise TextError("the text is empty: there is no token to trace.", remedy="give a text with a line.")
     last = total if how.last is None else how.last
     inside = unrollable(model) and (how.gates or how.gradients)
-    _require_rows(how, last, total, inside, len(model.vocabulary))
+    _require_rows(how, last, total, inside)
     read_lines = lines[: bisect_left(ends, last)]  # what comes after the last row is not scored
     sentences = list(surprisals(model, read_lines, state=how.state))
     events = [(s.line, s.sentence, event) for s in sentences for event in s.tokens]
@@ -107,7 +107,7 @@ def trace(
     )
 
 
-def _require_rows(how: TraceOptions, last: int, total: int, inside: bool, vocabulary: int) -> None:
+def _require_rows(how: TraceOptions, last: int, total: int, inside: bool) -> None:
     if not 0 <= how.first < last <= total:
         raise OptionError(
             f"rows {how.first} to {last} are not in a text of {total} tokens.",
@@ -119,8 +119,8 @@ def _require_rows(how: TraceOptions, last: int, total: int, inside: bool, vocabu
             reason="a gate has a number for every token and unit, gradients one for every pair of tokens.",
             remedy="trace a part of the text (--first, --last), or neither of them (--no-detail).",
         )
-    if not 0 <= how.top <= vocabulary:
-        raise OptionError(f"top {how.top} is not between 0 and the vocabulary's {vocabulary}.")
+    if how.top < 0:
+        raise OptionError(f"top {how.top} is below 0.", remedy="give 0 or more.")
 
 
 def _expected(
@@ -130,7 +130,7 @@ def _expected(
     tokens = model.vocabulary.tokens
     for token, target in pairwise(stream):
         state, logs = model.advance(state, token)
-        values, places = logs[0].topk(top)
+        values, places = logs[0].topk(min(top, len(tokens)))
         rank = 1 + int((logs[0] > logs[0, target]).sum())
         likeliest = zip(places.tolist(), values.exp().tolist(), strict=True)
         yield rank, tuple((tokens[place], p) for place, p in likeliest)

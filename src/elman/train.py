@@ -9,33 +9,39 @@ graph; after each epoch validate and save. It prints nothing. n-grams are counte
 from __future__ import annotations
 
 import math
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from elman import run_folder, storage
-from elman.checkpoint import CONFIG, load_checkpoint, save_checkpoint
-from elman.errors import OptionError
+from elman import run_folder
+from elman.errors import OptionError, of_memory
 from elman.evaluate import evaluate
 from elman.generate import GenerationSettings, samples
-from elman.language_model import StatePolicy
+from elman.language_model import StatePolicy, perplexity
 from elman.text.corpus import Corpus, Text
 from elman.text.windows import Windows, carried_windows, sentence_windows
 from elman.training.config import TrainConfig
 from elman.training.device import deterministic
 from elman.training.events import Event, Reason, Sampled, Saved, Started, Step, Stopped, Validated
 from elman.training.interrupt import Interrupted, Interrupts
-from elman.training.log import Log
-from elman.training.progress import perplexity
+from elman.training.place import Place
 from elman.training.schedule import learning_rate
 from elman.training.state import RunState
 from elman.training.update import clip_gradients, guard, window_loss
 
 
 def train(
-    model: Any, corpus: Corpus, config: TrainConfig, *, save: Path | None = None, resume: bool = False
+    model: Any,
+    corpus: Corpus,
+    config: TrainConfig,
+    *,
+    save: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    options: Mapping[str, object] | None = None,
 ) -> Iterator[Event]:
     """Train `model` (a neural model, in place) on corpus.train, validating on corpus.valid each epoch.
 
@@ -43,16 +49,20 @@ def train(
     every checkpoint, and Stopped. Afterwards the model is in evaluation mode and holds the weights of
     the epoch with the best validation.
 
-    save    folder of the run: checkpoints, `latest`, `best`, log.jsonl
-    resume  continue the run in `save` exactly; where nothing has been saved yet, begin
+    save       folder of the run: checkpoints, `latest`, `best`, log.jsonl
+    resume     continue the run in `save` exactly; where nothing has been saved yet, begin
+    overwrite  begin anew; the run or model in `save` stays until the first checkpoint is whole
+    options    JSON kept beside it as run.json: what the run was told
 
-    Ctrl-C, or closing the generator, ends the run between two updates with its exact state saved; a
-    second Ctrl-C quits at once. Dropout draws from a random state of the run's own: the caller's is
-    neither used nor moved.
+    Ctrl-C, SIGTERM, SIGHUP, or closing the generator, ends the run between two updates with its exact
+    state saved; a second one quits at once. Dropout draws from a random state of the run's own: the
+    caller's is neither used nor moved.
     Raises OptionError (options that contradict; a resumed run that would be another; a folder in use),
     FormatError (nothing readable to resume), DivergenceError (the checkpoints saved before are kept).
     """
-    return _Training(model, corpus, config, save, resume).run()
+    _check(model, corpus, save, resume)
+    place = Place(save, resume, overwrite and not resume, options)
+    return _Training(model, corpus, config, place).run()
 
 
 def epoch_windows(text: Text, config: TrainConfig, epoch: int) -> Windows:
@@ -68,61 +78,49 @@ def epoch_windows(text: Text, config: TrainConfig, epoch: int) -> Windows:
 class _Training:
     """One run: its exact state, and what only this process needs."""
 
-    def __init__(
-        self, model: Any, corpus: Corpus, config: TrainConfig, save: Path | None, resume: bool
-    ) -> None:
-        _check(model, corpus, save, resume)
-        self.config, self.corpus, self.folder, self.resume = config, corpus, save, resume
+    def __init__(self, model: Any, corpus: Corpus, config: TrainConfig, place: Place) -> None:
+        self.config, self.corpus, self.place = config, corpus, place
         self.nominal = len(epoch_windows(corpus.train, config, 0))
         self.state = RunState(model, corpus, config)
         self.interrupts = Interrupts()
-        self.saved: tuple[int, int, int] | None = None  # key of the state on disk
-        self.log: Log | None = None
 
     def run(self) -> Iterator[Event]:
         state = self.state
         with ExitStack() as stack:
-            if self.folder is not None:
-                stack.enter_context(run_folder.locked(self.folder))
             stack.enter_context(deterministic(state.device))
             stack.enter_context(self.interrupts.listening())
             state.random.enter()
             stack.callback(state.random.leave)
             stack.callback(state.model.eval)
-            started = self._start()
-            if self.log is not None:
-                stack.callback(self.log.close)
+            started = self._start(stack)
             reason: Reason = "interrupted"
             try:
                 yield from self._give(started)
+                if self.place.folder is not None and not started.resumed:
+                    yield from self._give(Saved(0, run_folder.step_folders(self.place.folder)[0]))
                 for event in self._epochs():
                     yield from self._give(event)
                 reason = self._finished() or "max_steps"
             except GeneratorExit:  # whoever consumes the events has had enough
-                self._save()
+                self.place.save(state)
                 raise
-            except (Interrupted, KeyboardInterrupt):
-                pass  # the state is exact, or is not saved
+            except (Interrupted, KeyboardInterrupt) as stop:
+                # the state is exact, or is not saved
+                self.interrupts.note(getattr(stop, "number", signal.SIGINT))
+            except (MemoryError, RuntimeError) as error:
+                if not of_memory(error):
+                    raise
+                state.optimizer.zero_grad()  # makes room
+                self.place.save(state)
+                raise
             for event in self._saved():
                 yield from self._give(event)
-            state.load_best(self.folder)
+            state.load_best(self.place.folder)
             yield from self._give(self._stopped(reason))
 
-    def _start(self) -> Started:
-        state, notes = self.state, list[str]()
-        resumed = False
-        if self.folder is not None:
-            if self.resume and run_folder.is_run(self.folder):
-                notes, resumed = state.restore(load_checkpoint(self.folder)), True
-                self.saved = state.progress.key
-            elif not self.resume:
-                run_folder.require_empty(self.folder)
-            elif (self.folder / CONFIG).is_file():
-                raise OptionError(f"{self.folder} is a model, not a training run.", remedy="--save another.")
-            else:
-                notes.append(f"there was no run in {self.folder} to resume: it begins now.")
-            storage.clean(self.folder)
-            self.log = Log(self.folder / run_folder.LOG, state.progress.log_bytes)
+    def _start(self, stack: ExitStack) -> Started:
+        state = self.state
+        notes, resumed = self.place.open(state, stack)
         if self._finished() is not None:
             done = state.progress.epoch
             notes.append(f"this run has finished after {done} epochs; more --epochs continue it.")
@@ -138,8 +136,7 @@ class _Training:
 
     def _give(self, event: Event) -> Iterator[Event]:
         """Hand an event over; the run's random state is put aside meanwhile."""
-        if self.log is not None:
-            self.log.write(event, self.config.log_every)
+        self.place.note(event, self.config.log_every)
         self.state.random.leave()
         try:
             yield event
@@ -149,8 +146,6 @@ class _Training:
 
     def _epochs(self) -> Iterator[Event]:
         progress, config = self.state.progress, self.config
-        if progress.step == 0:
-            yield from self._saved()
         while self._finished() is None:
             windows = epoch_windows(self.corpus.train, config, progress.epoch)
             self.state.model.train()
@@ -188,7 +183,7 @@ class _Training:
             loss.backward()  # type: ignore[no-untyped-call]
             norm, clipped = clip_gradients(state.parameters, config)
             nats = loss.item() * scale
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, MemoryError, RuntimeError):
             state.random.load(random_before)  # as if this window had not begun
             raise
         guard(progress, config, nats / max(1, events), norm, len(self.corpus.vocabulary))
@@ -270,23 +265,14 @@ class _Training:
             best_epoch=progress.best_epoch,
             valid_perplexity=None if progress.best_nats is None else perplexity(progress.best_nats),
             seconds=progress.seconds,
-            folder=self.folder,
+            folder=self.place.folder,
+            signal=self.interrupts.number if reason == "interrupted" else None,
         )
 
     def _saved(self) -> Iterator[Saved]:
-        folder = self._save()
+        folder = self.place.save(self.state)
         if folder is not None:
             yield Saved(self.state.progress.step, folder)
-
-    def _save(self) -> Path | None:
-        """A checkpoint of the state as it is, unless it is saved already or half written."""
-        state, progress = self.state, self.state.progress
-        if self.folder is None or not state.exact or progress.key == self.saved:
-            return None
-        progress.log_bytes = self.log.sync() if self.log is not None else 0
-        folder = save_checkpoint(self.folder, state.snapshot(), best=progress.is_best, keep=self.config.keep)
-        self.saved = progress.key
-        return folder
 
 
 def _check(model: Any, corpus: Corpus, save: Path | None, resume: bool) -> None:

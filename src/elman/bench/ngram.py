@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from elman.bench.equality import FACTOR
 from elman.errors import ElmanError
 from elman.event_nats import event_nats
-from elman.ngram.arpa import write_arpa
+from elman.ngram.arpa_writing import write_arpa
 from elman.ngram.backoff import NgramModel
 from elman.ngram.kneser_ney import KneserNeySettings, estimate
 from elman.text.corpus import Corpus, Text, load_corpus

@@ -66,9 +66,9 @@ def gates_backward(cache: Cache, dstate: State) -> tuple[Tensor, Tensor, State]:
     _, h_prev, r, z, n, h_n = cache
     (dh,) = dstate
     # forward: h = (1 - z) * n + z * h_prev
-    dn = dh * (1 - z)
-    dz = dh * (h_prev - n)
     dh_prev = dh * z
+    dn = dh - dh_prev  # dh * (1 - z), and NaN, as in torch, where dh is infinite
+    dz = dh * (h_prev - n)
     # forward: n = tanh(x_n + r * h_n)
     dx_n = dn * (1 - n * n)
     dr = dx_n * h_n

@@ -52,8 +52,8 @@ def gates_backward(
     R is B, or any number of gradients where the cache holds one sequence.
     """
     (dh,) = dstate
-    # forward: h = tanh(a)      or      h = relu(a), whose slope at a = 0 is taken as 0, as in torch
-    da = dh * (1 - cache.h * cache.h) if nonlinearity == "tanh" else torch.where(cache.h > 0, dh, 0)  # [R, H]
+    # forward: h = tanh(a)    or    h = relu(a), whose slope is, as in torch, 0 at a = 0 and 1 where a is NaN
+    da = dh * (1 - cache.h * cache.h) if nonlinearity == "tanh" else torch.where(cache.h <= 0, 0, dh)
     return da, da, State(torch.zeros_like(dh))
 
 

@@ -68,6 +68,7 @@ def bench(
     from elman.bench.measure import Settings, document, measure
     from elman.bench.peers import choose_peers
     from elman.bench.rows import choose_rows
+    from elman.disk import replace_file
 
     if save is not None and (save.is_dir() or not save.parent.is_dir()):
         raise OptionError(f"{save} cannot be written.", remedy="--save takes a file in a folder that exists.")
@@ -82,7 +83,7 @@ def bench(
         whole = document(found, settings, points)
         if save is not None:
             text = json_module.dumps(whole, ensure_ascii=False, indent=1, allow_nan=False)
-            save.write_text(text + "\n", "utf-8")
+            replace_file(save, text + "\n")
         return whole
 
     with Bar() as bar:

@@ -18,7 +18,7 @@ from elman.cli.compare_options import (
     report_path,
     require_sense,
 )
-from elman.cli.models_and_text import held_out
+from elman.cli.models_and_text import ArpaOptions, held_out, load
 from elman.errors import ElmanError, OptionError
 
 # cyclopts reads the annotations of a command at run time
@@ -44,6 +44,7 @@ def compare_command(
     *what: str,
     options: CompareOptions | None = None,
     settings: Annotated[TextSettings | None, Parameter(name="*", group="Text")] = None,
+    arpa: ArpaOptions | None = None,
     json: Json = False,
 ) -> None:
     """Compare language models on one text: a table with intervals, and a page that opens offline.
@@ -63,7 +64,7 @@ def compare_command(
     require_sense(what, chosen, tokens)
     failure: ElmanError | None = None
     if chosen.text is not None:
-        comparison = _saved_models(what, chosen.text, chosen, begin, quiet=json)
+        comparison = _saved_models(what, chosen.text, chosen, begin, arpa, quiet=json)
     else:
         comparison, failure = _line_up(what[0] if what else DEFAULT_CORPUS, chosen, tokens, begin, quiet=json)
     _finish(comparison, chosen, quiet=json)
@@ -164,14 +165,20 @@ def _line_up(
 
 
 def _saved_models(
-    what: Sequence[str], source: str, options: CompareOptions, begin: float, *, quiet: bool
+    what: Sequence[str],
+    source: str,
+    options: CompareOptions,
+    begin: float,
+    arpa: ArpaOptions | None,
+    *,
+    quiet: bool,
 ) -> Comparison:
     """Score saved models (and score files) on one text."""
     from elman.cli import ladder
     from elman.compare.assembly import assemble, subject_of
     from elman.compare.candidates import load_named, outside_candidates, score_model
 
-    named = load_named(what)
+    named = load_named(what, lambda path: load(path, arpa))
     text = held_out(source, [each.model for each in named], options.split)
     with ladder.Bar() as bar:
         candidates = [
@@ -201,6 +208,7 @@ def _saved_models(
 def _finish(comparison: Comparison, options: CompareOptions, *, quiet: bool) -> None:
     """Verdicts on the screen or JSON on stdout; the page; the numbers beside the models."""
     from elman.cli import ladder
+    from elman.disk import replace_file
     from elman.report import embedded, write_report
 
     document = comparison.as_json()
@@ -208,14 +216,7 @@ def _finish(comparison: Comparison, options: CompareOptions, *, quiet: bool) -> 
     if not quiet:
         ladder.conclusions(comparison)
     if options.save is not None:
-        try:
-            options.save.mkdir(parents=True, exist_ok=True)
-            (options.save / NUMBERS).write_text(embedded(document, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ElmanError(
-                f"cannot write {options.save / NUMBERS}: {error.strerror or error}.",
-                remedy="give another --save folder.",
-            ) from error
+        replace_file(options.save / NUMBERS, embedded(document, indent=1) + "\n")
     if report is not None:
         write_report(comparison, report)
         messages.print(f"Report: {report}")

@@ -143,8 +143,10 @@ def require_sense(what: Sequence[str], options: CompareOptions, tokens: TextSett
 
 
 def _is_model(name: str) -> bool:
+    from elman.ngram.arpa_lines import arpa_stem
+
     path = Path(name)
-    return name.endswith((".arpa", ".arpa.gz")) or any(
+    return arpa_stem(path.name) is not None or any(
         (path / inside).exists() for inside in ("config.json", "latest", "best")
     )
 

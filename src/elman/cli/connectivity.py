@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elman.cli.app import Json, emit, examples, progress
-from elman.cli.memory import memory_app, require_drawable
-from elman.cli.models_and_text import Sources, models_and_source, short_names
+from elman.cli.memory import memory_app, require_drawable, save_figure
+from elman.cli.models_and_text import ArpaOptions, Sources, load, models_and_source, short_names
 from elman.errors import TextError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def connectivity_command(
     exchanges: int = 8,
     seed: int = 1,
     figure: Path | None = None,
+    arpa: ArpaOptions | None = None,
     json: Json = False,
 ) -> None:
     """Which earlier tokens move what a model expects next, in a text of a few words.
@@ -55,7 +56,6 @@ def connectivity_command(
     figure
         Also draw the changes as a matrix for each model (.svg, .png, .pdf); needs matplotlib.
     """
-    from elman.checkpoint import load_model
     from elman.memory.connectivity import connectivity
 
     names, source = models_and_source("memory connectivity", models_and_text, '"we the people"')
@@ -71,7 +71,7 @@ def connectivity_command(
             def report(done: int, work: int, task: TaskID = task) -> None:
                 display.update(task, completed=done, total=work)
 
-            model = load_model(name)
+            model = load(name, arpa)
             found[labels[name]] = connectivity(
                 model, ids_of(text, model), exchanges=exchanges, seed=seed, progress=report
             )
@@ -145,4 +145,4 @@ def draw(found: dict[str, Connectivity], path: Path) -> None:
         axis.set_yticks(range(len(each.tokens)), each.tokens, fontsize=7)
         axis.set(title=name, xlabel="token read", ylabel="token predicted" if axis is axes[0] else "")
     figure.colorbar(image, ax=axes, label="change of the expectation, nats", shrink=0.8)
-    figure.savefig(path)
+    save_figure(figure, path)

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 
 from elman.cli import score as score  # `elman score` comes with this verb group
 from elman.cli.app import Json, app, emit, examples, messages, progress
-from elman.cli.models_and_text import Sources, Split, held_out, models_and_source
+from elman.cli.models_and_text import ArpaOptions, Sources, Split, held_out, load, models_and_source
 from elman.errors import OptionError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def evaluate_command(
     unknown: Literal["word", "skip", "both"] = "word",
     batch_size: int = 32,
     breakdown: Annotated[bool, Parameter(negative="")] = False,
+    arpa: ArpaOptions | None = None,
     json: Json = False,
 ) -> None:
     """Perplexity of one or more models on a text, with the protocol it was counted under.
@@ -65,14 +66,13 @@ def evaluate_command(
     breakdown
         Also show the figures by training count of the token and by place in the sentence.
     """
-    from elman.checkpoint import load_model
 
     names, source = models_and_source("evaluate", models_and_text, "sotu-modern")
     if "-" in names:
         raise OptionError("- (standard input) can be the text, not a model.", remedy="name the text last.")
     if (Path(source) / "config.json").is_file():
         raise OptionError(f"{source} is a model, not a text.", remedy="name the text last.")
-    models = [load_model(name) for name in names]
+    models = [load(name, arpa) for name in names]
     texts = held_out(source, models, split)
     entries: list[dict[str, object]] = []
     rows: list[Row] = []
@@ -191,7 +191,6 @@ def _print_table(rows: list[Row], text: Text, source: str) -> None:
     lines: list[tuple[str, ...]] = [(*heads, "of nats", "without")]
     for name, _, each in rows:
         found = each.score
-        whole = found.protocol.unknown == "word" or not found.unknown
         lines.append(
             (
                 name,
@@ -199,8 +198,8 @@ def _print_table(rows: list[Row], text: Text, source: str) -> None:
                 found.protocol.state,
                 found.protocol.unknown,
                 f"{found.perplexity:,.2f}",
-                f"{found.word_perplexity:,.2f}" if whole else "-",
-                f"{found.bits_per_byte:.4f}{'*' * found.protocol.normalized}" if whole else "-",
+                f"{found.word_perplexity:,.2f}" if found.whole else "-",
+                f"{found.bits_per_byte:.4f}{'*' * found.protocol.normalized}" if found.whole else "-",
                 f"{found.events:,}",
                 f"{found.unknown:,}",
                 f"{found.unknown_share:.1%}" if found.protocol.unknown == "word" else "-",

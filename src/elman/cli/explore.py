@@ -13,6 +13,7 @@ import sys
 import webbrowser
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +22,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from elman.cli.app import app, examples, messages, progress
-from elman.cli.models_and_text import short_names
+from elman.cli.models_and_text import ArpaOptions, load, short_names
 from elman.errors import OptionError, TextError
 
 EXAMPLES = examples(
@@ -42,6 +43,7 @@ def explore_command(
     port: int = 0,
     browser: bool = True,
     text: Path | None = None,
+    arpa: ArpaOptions | None = None,
     export: Path | None = None,
 ) -> None:
     """See through models on your own text: a page in your browser, served by this machine to itself.
@@ -81,7 +83,7 @@ def explore_command(
                 "--reference is searched by the server: a file cannot.",
                 remedy="leave --reference or --export out; `elman memory units` searches without a page.",
             )
-        _export(named, export, text, state)
+        _export(named, export, text, state, arpa)
         return
     if text is not None:
         raise OptionError("--text belongs to --export.", remedy="type or paste the text into the page.")
@@ -89,6 +91,7 @@ def explore_command(
     with TemporaryDirectory(prefix="elman-explore-") as folder:
         order = {
             "models": [[label, path] for path, label in named.items()],
+            "arpa": asdict(arpa or ArpaOptions()),
             "folder": folder,
             "reference": None
             if reference is None
@@ -173,11 +176,17 @@ def _write_reference(source: str, path: Path) -> list[str]:
     return [Path(source).name if whole else f"{Path(source).name} valid", str(path)]
 
 
-def _export(named: dict[str, str], path: Path, text: Path | None, state: Literal["carry", "reset"]) -> None:
+def _export(
+    named: dict[str, str],
+    path: Path,
+    text: Path | None,
+    state: Literal["carry", "reset"],
+    arpa: ArpaOptions | None,
+) -> None:
     """The page with the traces of the examples, and of `text`, inside."""
     import torch
 
-    from elman.checkpoint import load_model
+    from elman.disk import replace_file
     from elman.explore.answers import Explorer
     from elman.explore.export import static_document, static_page
     from elman.explore.presets import PRESETS
@@ -186,7 +195,7 @@ def _export(named: dict[str, str], path: Path, text: Path | None, state: Literal
     texts = [(preset["title"], preset["text"]) for preset in PRESETS]
     if text is not None:
         texts.insert(0, (text.name, _short_text(text)))
-    explorer = Explorer({label: load_model(name) for name, label in named.items()})
+    explorer = Explorer({label: load(name, arpa) for name, label in named.items()})
     with progress() as display:
         task = display.add_task("tracing", total=len(texts), rate="")
 
@@ -195,7 +204,7 @@ def _export(named: dict[str, str], path: Path, text: Path | None, state: Literal
 
         document = static_document(explorer, texts, state, presets=PRESETS, progress=traced)
     page = static_page(document, title=" · ".join(named.values()))
-    path.write_text(page, encoding="utf-8")
+    replace_file(path, page)
     messages.print(f"{path}: {len(page) / 1e6:.1f} MB, opens in any browser, without a server or a network.")
 
 

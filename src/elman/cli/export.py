@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 from cyclopts import Parameter
 
 from elman.cli.app import Json, app, emit, examples, results
+from elman.cli.models_and_text import ArpaOptions, load
 from elman.errors import OptionError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def export_command(
     *,
     to: Format | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
+    arpa: ArpaOptions | None = None,
     json: Json = False,
 ) -> None:
     """Write a model for other programs, or a recurrent one smaller and faster for Elman itself.
@@ -62,13 +64,12 @@ def export_command(
     overwrite
         Replace the file, or the model folder, if it exists.
     """
-    from elman.checkpoint import load_model
 
     chosen = to or _by_name(path)
     folder = chosen in QUANTIZED
     if (path.is_dir() and not folder) or (path.exists() and not overwrite):
         raise OptionError(f"{path} exists.", remedy="choose another name, or --overwrite a file.")
-    loaded = load_model(model)
+    loaded = load(model, arpa)
     _write(loaded, path, chosen, overwrite=overwrite)
     size = sum(file.stat().st_size for file in (path.iterdir() if folder else [path]))
     document = {"model": model, "format": chosen, "path": str(path), "bytes": size}
@@ -113,7 +114,7 @@ def _write(model: LanguageModel, path: Path, chosen: Format, *, overwrite: bool)
             raise OptionError(
                 "only n-gram models have an ARPA form.", remedy="--to safetensors writes this model."
             )
-        from elman.ngram.arpa import write_arpa
+        from elman.ngram.arpa_writing import write_arpa
 
         write_arpa(model, path)
     elif chosen == "vectors":
@@ -149,7 +150,8 @@ def _write_quantized(
 
 
 def _write_safetensors(model: NgramModel | NeuralModel, path: Path) -> None:
-    from elman.storage import encode_tensors, replace_file
+    from elman.disk import replace_file
+    from elman.storage import encode_tensors
 
     parts = {
         "format": "pt",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from elman.cli.app import Json, emit, examples, progress
-from elman.cli.memory import memory_app, require_drawable
+from elman.cli.memory import memory_app, require_drawable, save_figure
 from elman.cli.models_and_text import Sources, Split, held_out, models_and_source, short_names
 
 if TYPE_CHECKING:
@@ -166,4 +166,4 @@ def draw(found: dict[str, GateReport], path: Path) -> None:
     figure.legend(
         loc="outside upper center", ncols=3, fontsize=9, handles=left.get_legend_handles_labels()[0]
     )
-    figure.savefig(path)
+    save_figure(figure, path)

@@ -12,7 +12,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from elman.cli.app import Json, app, emit, examples, messages
+from elman.cli.models_and_text import ArpaOptions, load
 from elman.errors import OptionError
+from elman.text.fields import line_of
 
 EXAMPLES = examples(
     'elman generate runs/lstm --prompt "my fellow" --temperature 0.8',
@@ -37,6 +39,7 @@ def generate_command(
     samples: Annotated[int, Parameter(name=["--samples", "-n"])] = 1,
     seed: int = 1,
     allow_unknown: Annotated[bool, Parameter(negative="")] = False,
+    arpa: ArpaOptions | None = None,
     json: Json = False,
 ) -> None:
     """Text from a model, printed as it is drawn; n-gram and neural models alike.
@@ -70,7 +73,6 @@ def generate_command(
         Let `<unk>` be generated.
     """
     from elman.beam import BeamSettings, beam_search
-    from elman.checkpoint import load_model
     from elman.generate import DEFAULT_LENGTH, GenerationSettings, generate, read_prompt
     from elman.generate import samples as draw_samples
 
@@ -100,7 +102,7 @@ def generate_command(
             length_penalty=length_penalty or 0.0,
             allow_unknown=allow_unknown,
         )
-    loaded = load_model(model)
+    loaded = load(model, arpa)
     if unknown := read_prompt(loaded, prompt).unknown:
         listed = ", ".join(unknown[:8]) + (" …" if len(unknown) > 8 else "")
         messages.print(f"elman: the model does not know {listed}: it reads <unk> there.")
@@ -115,7 +117,7 @@ def generate_command(
         emit({"model": model, "prompt": prompt, "samples": [sample.as_json() for sample in found]})
     elif beam is not None and samples > 1:
         for sample in found:
-            print(f"{-sample.nats:.4f}\t{sample.text.rstrip()}")
+            print(line_of([f"{-sample.nats:.4f}", sample.text.rstrip("\n")]))
     else:
         between = "" if lines == 1 or beam is not None else "\n"
         print(between.join(sample.text.rstrip("\n") + "\n" for sample in found), end="")

@@ -135,10 +135,12 @@ def _print_left(found: dict[str, GradientFlow]) -> None:
         for name, flow in found.items()
         for layer, part in flow.parts
     }
+    from elman.language_model import exponential
+
     K = len(next(iter(curves.values()))) - 1
     shown = [k for k in (1, 2, 5, 10, 20, 50, 100, 200, 500) if k < K] + [K]
     rows: Rows = [("lag", *curves)]
-    rows += [(f"{k}", *(f"{100 * math.exp(curve[k]):.2g} %" for curve in curves.values())) for k in shown]
+    rows += [(f"{k}", *(f"{100 * exponential(curve[k]):.2g} %" for curve in curves.values())) for k in shown]
     print_table(rows)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from elman.cli.gradients_display import ALL_PARAMETERS, NAMES, started
+from elman.cli.memory import save_figure
 
 if TYPE_CHECKING:
     from elman.gradients.flow import GradientFlow
@@ -59,7 +60,7 @@ def draw_sweep(o: SweepOptions, first: Sequence[Growth], points: Sequence[Growth
     clipping.set_title(f"One step, and clipped to {o.clip:g} (dashed)")
     for axes in (lag, clipping):
         axes.legend(fontsize=8)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _styles(axes: Any, inputs: Sequence[float]) -> None:
@@ -120,7 +121,7 @@ def draw_flows(found: dict[str, GradientFlow], path: Path) -> None:
             axes.legend(fontsize=8)
     for axis in (cut.xaxis, spectrum.xaxis):
         axis.set_major_formatter("{x:g}")
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _panels() -> tuple[Any, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from elman.cli.app import Json, app, emit, examples
+from elman.cli.models_and_text import ArpaOptions, load
 from elman.errors import OptionError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def inspect_command(
     neighbours: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     count: Annotated[int, Parameter(name=["--count", "-k"])] = 10,
     vectors: Path | None = None,
+    arpa: ArpaOptions | None = None,
     json: Json = False,
 ) -> None:
     """What a model is: kind, shape, size, vocabulary, training; and the nearest neighbours of words.
@@ -51,12 +53,13 @@ def inspect_command(
     vectors
         Write the embedding to this file in word2vec's text format (.gz: compressed).
     """
-    from elman.checkpoint import load_model
+    from elman.kernels import native
     from elman.neural import vectors as word_vectors
 
     path = Path(model)
-    loaded = load_model(path)
+    loaded = load(path, arpa)
     document: dict[str, Any] = {"model": model, **_describe(loaded), **_size(path)}
+    document["kernels"] = native.running()
     document["vocabulary"] = _vocabulary(loaded)
     document["tokenizer"] = loaded.tokenizer.as_json() | {"unit": loaded.tokenizer.unit}
     if training := _training(path):

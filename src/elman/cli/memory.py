@@ -6,14 +6,21 @@ commands are in gates.py, connectivity.py and units.py.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
 from elman.cli.app import Json, app, emit, examples, progress
-from elman.cli.models_and_text import Sources, Split, held_out, models_and_source, short_names
+from elman.cli.models_and_text import (
+    ArpaOptions,
+    Sources,
+    Split,
+    held_out,
+    load,
+    models_and_source,
+    short_names,
+)
 from elman.errors import OptionError
 
 if TYPE_CHECKING:
@@ -43,6 +50,7 @@ def memory_command(
     split: Split | None = None,
     seed: int = 1,
     figure: Path | None = None,
+    arpa: ArpaOptions | None = None,
     json: Json = False,
 ) -> None:
     """How far back a model looks: its perplexity when all but the last k tokens are taken away.
@@ -67,13 +75,12 @@ def memory_command(
     figure
         Also draw loss against history into this file (.svg, .png, .pdf); needs matplotlib.
     """
-    from elman.checkpoint import load_model
     from elman.memory.context import HISTORIES, usable_context
 
     names, source = models_and_source("memory", models_and_text, "sotu-modern")
     if figure is not None:
         require_drawable(figure)
-    models = [load_model(name) for name in names]
+    models = [load(name, arpa) for name in names]
     labels = short_names(names)
     texts = held_out(source, models, split)
     found: dict[str, UsableContext] = {}
@@ -107,7 +114,7 @@ def _print(found: dict[str, UsableContext], source: str) -> None:
     print(f"{'history':>9}" + "".join(f"  {name:>{width}}" for name in found))
     for row, cut in enumerate(first.cuts):
         cells = [each.cuts[row] for each in found.values()]
-        shown = [f"{c.perplexity:.1f} {100 * math.expm1(c.loss):+7.1f} %" for c in cells]
+        shown = [f"{c.perplexity:.1f} {_more(c.loss):+7.1f} %" for c in cells]
         print(f"{cut.history:>9,}" + "".join(f"  {cell:>{width}}" for cell in shown))
     whole = "".join(f"  {f'{each.perplexity:.1f}' + ' ' * 10:>{width}}" for each in found.values())
     print(f"{'whole':>9}{whole}\n")
@@ -123,6 +130,13 @@ def _print(found: dict[str, UsableContext], source: str) -> None:
         print(f"{first.events:,} events are few: take a longer text, or shorter --histories.")
 
 
+def _more(nats: float) -> float:
+    """Nats an event more → per cent of the perplexity more."""
+    from elman.language_model import exponential
+
+    return 100 * (exponential(nats) - 1)
+
+
 def require_drawable(path: Path) -> None:
     """Before any work: is there matplotlib, and does it write such files?"""
     try:
@@ -136,6 +150,14 @@ def require_drawable(path: Path) -> None:
         raise OptionError(f"{path} is no kind of picture.", remedy=f"end it in one of .{', .'.join(known)}")
 
 
+def save_figure(figure: Any, path: Path) -> None:
+    """A picture of matplotlib's, in one step; what was there before stays until it is whole."""
+    from elman.disk import new_file
+
+    with new_file(path) as file:
+        figure.savefig(file, format=path.suffix[1:].lower())
+
+
 def draw(found: dict[str, UsableContext], path: Path) -> None:
     """Loss in per cent against history, both logarithmic, with 95 % intervals."""
     from matplotlib.figure import Figure
@@ -145,7 +167,7 @@ def draw(found: dict[str, UsableContext], path: Path) -> None:
     for name, each in found.items():
         k = [cut.history for cut in each.cuts]
         loss, low, high = (
-            [100 * math.expm1(getattr(cut, which)) for cut in each.cuts] for which in ("loss", "low", "high")
+            [_more(getattr(cut, which)) for cut in each.cuts] for which in ("loss", "low", "high")
         )
         (line,) = axes.plot(k, loss, marker="o", markersize=3, label=name)
         axes.fill_between(k, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
@@ -158,4 +180,4 @@ def draw(found: dict[str, UsableContext], path: Path) -> None:
         axis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path)
+    save_figure(figure, path)

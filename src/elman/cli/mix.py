@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from elman.cli.app import Json, app, emit, examples, messages, progress
-from elman.cli.models_and_text import Sources, Split, held_out
+from elman.cli.models_and_text import ArpaOptions, Sources, Split, held_out, load
 from elman.errors import OptionError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def mix_command(
     split: Split | None = None,
     state: Literal["carry", "reset"] = "carry",
     overwrite: Annotated[bool, Parameter(negative="")] = False,
+    arpa: ArpaOptions | None = None,
     json: Json = False,
 ) -> None:
     """One model out of several: P = Σ wᵢ Pᵢ, with the weights that suit a held-out text best.
@@ -60,7 +61,7 @@ def mix_command(
     overwrite
         Replace the model in the --save folder.
     """
-    from elman.checkpoint import load_model, save_model
+    from elman.checkpoint import save_model
     from elman.evaluate import protocol_of, score
     from elman.mixture import Mixture, fit_weights, mix_nats
 
@@ -71,7 +72,7 @@ def mix_command(
         )
     if save is not None and save.exists() and not overwrite and any(save.iterdir() if save.is_dir() else [1]):
         raise OptionError(f"{save} is not empty.", remedy="choose another folder, or --overwrite.")
-    loaded = [load_model(name) for name in models]
+    loaded = [load(name, arpa) for name in models]
     Mixture(loaded, [1.0] * len(loaded))  # refuses models that cannot be mixed before any is scored
     # the weights are not for training text, nor for the text that they are tested on
     text = held_out(tune, loaded, split, usual="valid").of(loaded[0])

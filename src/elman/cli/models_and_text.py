@@ -1,12 +1,13 @@
 """MODEL… TEXT on the command line: which models and what to call them, which text.
 
-Not here: loading models (checkpoint.py), reading texts (text/heldout.py).
+Not here: what a model folder is (checkpoint.py), reading texts (text/heldout.py).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,6 +22,35 @@ if TYPE_CHECKING:
 
 Sources = Annotated[str, Parameter(allow_leading_hyphen=True)]
 Split = Literal["whole", "train", "valid", "test"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ArpaOptions:
+    """How .arpa files are read.
+
+    Attributes
+    ----------
+    strict
+        Refuse an .arpa file that KenLM refuses, where else it is read with a note.
+    encoding
+        Of .arpa files, for instance latin-1.
+    """
+
+    strict: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    encoding: str = "utf-8"
+
+
+def load(name: str | Path, arpa: ArpaOptions | None = None) -> LanguageModel:
+    """A model; what stood otherwise than it should in an .arpa file is told on stderr."""
+    from elman.checkpoint import load_model
+
+    how = arpa or ArpaOptions()
+    model = load_model(name, strict=how.strict, encoding=how.encoding)
+    if Path(name).is_file():
+        for line in getattr(model, "report", ()):
+            messages.print(f"note: {name}: {line}")
+    return model
 
 
 def models_and_source(verb: str, given: Sequence[str], example: str) -> tuple[list[str], str]:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from elman.cli.app import Json, app, emit, examples, messages
+from elman.cli.models_and_text import ArpaOptions, load
 from elman.errors import TextError
+from elman.text.fields import line_of
 
 if TYPE_CHECKING:
     from elman.surprisal import SentenceSurprisal
@@ -39,12 +41,17 @@ def score_command(
     format_: Annotated[Literal["tsv", "jsonl"], Parameter(name="--format")] = "tsv",
     state: Literal["reset", "carry"] = "reset",
     unknown: Literal["word", "skip"] = "word",
+    arpa: ArpaOptions | None = None,
     json: Json = False,
 ) -> None:
     """Surprisal in bits of every token or word, or log-probabilities of every sentence, of a text.
 
-    TSV has a header; inside a field a tab is written as `\\t`, a line end as `\\n`, a carriage return as
-    `\\r` and a backslash as `\\\\`; a number that is not given is NA. Protocol and totals follow on stderr.
+    TSV has a header, and quotes fields as CSV files do: pandas.read_csv(FILE, sep="\\t") and R's read.delim
+    read every row and number; a number that is not given is empty. Both take a word such as NA, and a text of
+    nothing but numbers, for what they look like, unless told: pandas by dtype={"token": str, "word": str,
+    "text": str}, keep_default_na=False, na_values={"bits": [""]}; R by na.strings="",
+    colClasses=c(token="character", text="character"). The row of a sentence's end, `</s>`, has an empty text.
+    `elman compare --scores` reads the tables by token. Protocol and totals follow on stderr.
 
     Parameters
     ----------
@@ -54,7 +61,8 @@ def score_command(
         A text file, one sentence per line, or - for standard input (answered line by line).
     per
         token: what the model predicts, with its place in the line. word: summed over the words between
-        white space, also for models of characters and subwords. sentence: ln, log10 and bits.
+        white space, also for models of characters and subwords; no number where the tokenizer keeps nothing
+        of a word. sentence: ln, log10 and bits.
     format_
         tsv, or jsonl: one JSON object on each line.
     state
@@ -63,11 +71,10 @@ def score_command(
     unknown
         word: an unknown word has the surprisal of `<unk>`. skip: it has none and is left out of sums.
     """
-    from elman.checkpoint import load_model
     from elman.evaluate import protocol_of
     from elman.surprisal import grouped_surprisals, rows
 
-    loaded = load_model(model)
+    loaded = load(model, arpa)
     totals = _Totals()
     documents: list[dict[str, object]] = []
     write = _Writer(format_) if not json else None
@@ -124,8 +131,9 @@ class _Totals:
 
     @property
     def perplexity(self) -> float:
-        mean = self.nats / self.events if self.events else math.nan
-        return math.exp(mean) if mean < 700 else (mean if math.isnan(mean) else math.inf)
+        from elman.language_model import perplexity
+
+        return perplexity(self.nats, self.events)
 
     def as_json(self) -> dict[str, object]:
         return {**vars(self), "bits": self.nats / math.log(2), "perplexity": self.perplexity}
@@ -153,17 +161,6 @@ class _Writer:
                 sys.stdout.write(json_module.dumps(finite, ensure_ascii=False, allow_nan=False) + "\n")
                 continue
             if not self.begun:
-                sys.stdout.write("\t".join(row) + "\n")
+                sys.stdout.write(line_of(row) + "\n")
                 self.begun = True
-            sys.stdout.write("\t".join(map(_field, row.values())) + "\n")
-
-
-def _field(value: object) -> str:
-    if value is None:
-        return "NA"
-    if isinstance(value, float):
-        return f"{value:.6f}"
-    text = str(value)
-    for raw, written in (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r")):
-        text = text.replace(raw, written)
-    return text
+            sys.stdout.write(line_of(row.values()) + "\n")

@@ -5,11 +5,12 @@ Not here: what is computed (trace.py, tracing/), the page (explore/).
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from elman.cli.app import Json, app, emit, examples, messages
-from elman.cli.models_and_text import Sources, models_and_source, short_names
+from elman.cli.models_and_text import ArpaOptions, Sources, load, models_and_source, short_names
 from elman.errors import OptionError, TextError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def trace_command(
     top: int = TOP,
     detail: bool = True,
     html: Path | None = None,
+    arpa: ArpaOptions | None = None,
     json: Json = False,
 ) -> None:
     """What a model expected at every token; with --json or --html also every gate, state and gradient.
@@ -52,7 +54,7 @@ def trace_command(
     first, last
         Tokens of the text to trace, from 0; --last is left out. Gates and gradients: at most 200 tokens.
     top
-        How many of the likeliest next tokens are listed.
+        How many of the likeliest next tokens are listed, at most.
     detail
         --no-detail: neither gates nor gradients, so that a text may be as long as you like.
     html
@@ -63,7 +65,6 @@ def trace_command(
     """
     import torch
 
-    from elman.checkpoint import load_model
     from elman.trace import TraceOptions, trace
 
     torch.set_num_threads(1)  # step by step there is too little to share; two threads wait for each other
@@ -72,7 +73,7 @@ def trace_command(
     if html is not None and not html.parent.is_dir():
         raise OptionError(f"{html} cannot be written: there is no folder {html.parent}.", remedy="make it.")
     lines = _lines(source)
-    models = {label: load_model(name) for name, label in short_names(names).items()}
+    models = {label: load(name, arpa) for name, label in short_names(names).items()}
     if html is not None:
         if first or last is not None or top != TOP or not detail:
             raise OptionError(
@@ -94,13 +95,14 @@ def trace_command(
 def _write_page(
     models: dict[str, LanguageModel], source: str, lines: list[str], state: StatePolicy, path: Path
 ) -> None:
+    from elman.disk import replace_file
     from elman.explore.answers import Explorer
     from elman.explore.export import static_document, static_page
 
     title = "standard input" if source == "-" else Path(source).name
     document = static_document(Explorer(models), [(title, "\n".join(lines))], state)
     page = static_page(document, title=title)
-    path.write_text(page, encoding="utf-8")
+    replace_file(path, page)
     messages.print(f"{path}: {len(page) / 1e6:.1f} MB, opens in any browser, without a server or a network.")
 
 
@@ -117,6 +119,8 @@ def _lines(source: str) -> list[str]:
 
 def _print(found: Trace) -> None:
     """Place, token, bits, rank and the three likeliest, in columns."""
+    from elman.language_model import perplexity
+
     print(
         f"{found.model['name']}: tokens {found.first} to {found.first + len(found.rows)} of {found.total}\n"
     )
@@ -126,8 +130,9 @@ def _print(found: Trace) -> None:
         likeliest = "  ".join(f"{token} {100 * p:.1f} %" for token, p in row.top[:3])
         shown = row.event.token + ("" if not row.event.unknown else "*")
         print(f"{place:>5}  {shown:<{width}}  {row.event.bits:>6.2f}  {row.rank:>6,}  {likeliest}")
-    bits = sum(row.event.bits for row in found.rows)
-    print(f"\n{bits:,.1f} bits, perplexity {2 ** (bits / len(found.rows)):,.1f}, state={found.state}")
+    nats = sum(row.event.nats for row in found.rows)
+    mean = perplexity(nats, len(found.rows))
+    print(f"\n{nats / math.log(2):,.1f} bits, perplexity {mean:,.1f}, state={found.state}")
     if any(row.event.unknown for row in found.rows):
         print("* not in the vocabulary: scored as <unk>")
     print()

@@ -6,7 +6,6 @@ Not here: the loop (train.py), what options there are (train_options.py), how it
 
 from __future__ import annotations
 
-import json as json_format
 import sys
 import time
 from pathlib import Path
@@ -85,19 +84,15 @@ def train(
     options = merge(_remembered(place), read_options(place.config) if place.config else {}, flags)
     model_config(options)  # a wrong option is told before the text is read
     config = None if options.kind == "ngram" else train_config(options)
-    if place.save is not None and not (place.resume or place.overwrite or place.dry_run):
-        from elman.run_folder import require_empty
+    if place.save is not None and not (place.resume or place.dry_run):
+        from elman.run_folder import require_empty, require_replaceable
 
-        require_empty(place.save)  # before a large text is read
+        (require_replaceable if place.overwrite else require_empty)(place.save)  # before a large text is read
     loaded = _load(corpus, text_settings(options))
     if place.dry_run:
         _dry_run(options, config, loaded, place)
         return
     folder = place.save
-    if folder is not None and place.overwrite and not place.resume:
-        from elman.run_folder import clear
-
-        clear(folder)
     began = time.monotonic()
     report: dict[str, Any] = {"corpus": loaded.name, "origin": loaded.origin, "options": options.as_json()}
     report |= {"kept": loaded.kept, "trained_unknown": loaded.train.unknown}
@@ -106,7 +101,7 @@ def train(
     if config is None:
         if vectors is not None or place.resume:
             raise OptionError("an n-gram takes neither --vectors nor --resume.")
-        trained, lines = _count(options, loaded, folder)
+        trained, lines = _count(options, loaded, folder, place.overwrite)
         report |= lines
     else:
         trained, stopped, history = _learn(options, config, loaded, vectors, place)
@@ -166,34 +161,28 @@ def _learn(
     """Train a neural model, showing how it goes: (the best model, how it ended, a row for each epoch)."""
     from elman.cli.train_display import show
     from elman.neural.vectors import load_vectors
-    from elman.run_folder import OPTIONS
-    from elman.storage import replace_file
     from elman.train import train
-    from elman.training.events import Started
 
     model = build_model(options, corpus, config.seed)
     if vectors is not None:
         messages.print(f"vectors: {load_vectors(model, vectors)}")
 
-    def told() -> Any:
-        for event in train(model, corpus, config, save=place.save, resume=place.resume):
-            if isinstance(event, Started) and place.save is not None:
-                text = json_format.dumps(options.as_json(), indent=1) + "\n"
-                replace_file(place.save / OPTIONS, text.encode())
-            yield event
-
-    stopped, history = show(told(), config, quiet=place.json_)
+    where = {"save": place.save, "resume": place.resume, "overwrite": place.overwrite}
+    events = train(model, corpus, config, **where, options=options.as_json())  # type: ignore[arg-type]
+    stopped, history = show(events, config, quiet=place.json_)
     return model, stopped, history
 
 
-def _count(options: Options, corpus: Corpus, folder: Path | None) -> tuple[LanguageModel, dict[str, Any]]:
+def _count(
+    options: Options, corpus: Corpus, folder: Path | None, overwrite: bool
+) -> tuple[LanguageModel, dict[str, Any]]:
     from elman.checkpoint import save_model
 
     model = count_ngrams(options, corpus)
     for line in model.report:
         messages.print(f"note: {line}")
     if folder is not None:
-        save_model(model, folder)
+        save_model(model, folder, overwrite=overwrite)
     return model, {"notes": list(model.report)}
 
 

@@ -71,7 +71,10 @@ def show(
 
 
 def _greeting(event: Started) -> str:
-    what = f"{event.parameters:,} parameters on {event.device}"
+    from elman.kernels import native
+
+    kernels = f" (kernels: {native.running()})" if event.device == "cpu" else ""
+    what = f"{event.parameters:,} parameters on {event.device}{kernels}"
     if event.resumed:
         return f"{what}; resuming after {event.epoch} epochs, {event.step:,} updates"
     return f"{what}; {event.steps:,} updates"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from elman.cli.app import out_of_range
 from elman.errors import FormatError, OptionError
@@ -54,7 +54,7 @@ class ModelOptions(BaseModel):
     init: Literal["uniform", "orthogonal"] | None = Field(None, description="How weights begin (uniform).")
     init_scale: float | None = Field(None, gt=0, description="uniform: from U(-scale, scale) (0.1).")
     forget_bias: float | None = Field(None, description="lstm: added to the forget gate's bias (0).")
-    backend: Literal["auto", "torch", "reference"] | None = Field(
+    backend: Literal["auto", "fused", "torch", "reference"] | None = Field(
         None, description="What computes the recurrence (auto)."
     )
     window: int | None = Field(None, ge=1, description="feedforward: previous tokens seen (5).")
@@ -198,6 +198,10 @@ def model_config(options: Options) -> Any:
         if name not in fits:
             flag = "--" + FLAGS.get(name, name).replace("_", "-")
             raise OptionError(f"--model {options.kind} has no {flag}.", remedy=f"leave out {flag}.")
+    try:
+        chosen = ModelOptions(**chosen).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        raise _wrong(error) from None
     if options.kind == "ngram":
         if options.training.keys() - {"seed"}:
             name = next(iter(options.training.keys() - {"seed"}))
@@ -224,7 +228,10 @@ def train_config(options: Options) -> TrainConfig:
 
 def text_settings(options: Options) -> TextSettings:
     """The text options with their defaults."""
-    return TextSettings(**options.text)
+    try:
+        return TypeAdapter(TextSettings).validate_python(options.text)
+    except ValidationError as error:
+        raise _wrong(error) from None
 
 
 def build_model(options: Options, corpus: Corpus, seed: int) -> Any:

@@ -14,12 +14,13 @@ import numpy as np
 from elman.checkpoint import load_model
 from elman.compare.assembly import Candidate
 from elman.compare.bootstrap import Floats
-from elman.compare.outcome import Facts, sample_texts, size_of
+from elman.compare.outcome import Facts, bytes_of, sample_texts
 from elman.compare.outside import LogBase, read_score_file
 from elman.compare.table import Encoding, Scored
 from elman.errors import OptionError
 from elman.evaluate import event_nats, protocol_of
-from elman.language_model import LanguageModel, StatePolicy, UnknownPolicy
+from elman.language_model import LanguageModel, StatePolicy, UnknownPolicy, parameter_count
+from elman.ngram.arpa_lines import arpa_stem
 from elman.text.corpus import Text
 from elman.text.heldout import HeldOut
 
@@ -42,14 +43,12 @@ def split_name(argument: str, option: str = "") -> tuple[str, str]:
         return name, path
     if option:
         raise OptionError(f"{option} {argument!r} has no name.", remedy=f"{option} NAME=FILE")
-    stem = Path(argument).name or argument
-    for ending in (".gz", ".arpa", ".lm"):
-        stem = stem.removesuffix(ending)
-    return stem, argument
+    name = Path(argument).name or argument
+    return arpa_stem(name) or name, argument
 
 
-def load_named(arguments: Sequence[str]) -> list[Named]:
-    """Models by name; raises OptionError for a name used twice and what `load_model` raises."""
+def load_named(arguments: Sequence[str], load: Callable[[str], LanguageModel] = load_model) -> list[Named]:
+    """Models by name; raises OptionError for a name used twice and what `load` raises."""
     named = [split_name(argument) for argument in arguments]
     names = [name for name, _ in named]
     for name in names:
@@ -59,7 +58,7 @@ def load_named(arguments: Sequence[str]) -> list[Named]:
                 reason="a model is called after the last part of its path.",
                 remedy=f"name them apart: first={arguments[names.index(name)]}",
             )
-    return [Named(name, load_model(path)) for name, path in named]
+    return [Named(name, load(path)) for name, path in named]
 
 
 def score_model(
@@ -75,8 +74,12 @@ def score_model(
     for state in policies:
         nats = _nats(named, text, state, report)
         scored.append(Scored(named.name, nats, text, encoding, replace(protocol, state=state)))
-    numbers, stored = size_of(model)
-    facts = Facts(parameters=numbers, bytes=stored, seconds=None, samples=sample_texts(model, seed))
+    facts = Facts(
+        parameters=parameter_count(model),
+        bytes=bytes_of(model),
+        seconds=None,
+        samples=sample_texts(model, seed),
+    )
     reset = scored[1] if len(scored) > 1 else None
     return Candidate(named.name, kind, scored[0], model.vocabulary, reset, None, facts)
 

@@ -20,12 +20,20 @@ from elman.compare.bootstrap import Floats
 from elman.compare.comparison import CurvePoint
 from elman.compare.events import Begun, Event, Finished, Interrupted, Settings, Working
 from elman.compare.lineup import Spec
-from elman.compare.outcome import Facts, Outcome, bf16_here, load_outcome, sample_texts, save_outcome, size_of
+from elman.compare.outcome import (
+    Facts,
+    Outcome,
+    bf16_here,
+    bytes_of,
+    load_outcome,
+    sample_texts,
+    save_outcome,
+)
 from elman.compare.side_by_side import train_together
 from elman.errors import OptionError
 from elman.evaluate import event_nats
-from elman.language_model import LanguageModel, StatePolicy
-from elman.mixture import Mixture, fit_weights
+from elman.language_model import LanguageModel, StatePolicy, parameter_count
+from elman.mixture import Mixture, fit_weights, mix_nats
 from elman.neural.feedforward import FeedforwardConfig, FeedforwardModel
 from elman.neural.recurrent import RecurrentConfig, RecurrentModel
 from elman.ngram.kneser_ney import KneserNeySettings, estimate
@@ -209,10 +217,9 @@ def _score(
         found.append(np.concatenate(parts))
     if isinstance(model, torch.nn.Module):
         model.to("cpu")  # where it is sampled from and mixed
-    numbers, stored = size_of(model)
     facts = Facts(
-        parameters=numbers,
-        bytes=stored,
+        parameters=parameter_count(model),
+        bytes=bytes_of(model),
         seconds=learned.seconds,
         curve=learned.curve,
         samples=sample_texts(model, settings.seed),
@@ -228,10 +235,9 @@ def _mix(spec: Spec, parts: Sequence[Outcome], settings: Settings) -> Outcome:
     weights = fit_weights(np.stack([part.valid for part in parts]))
     model = Mixture([part.model for part in parts], weights)
     resets = [part.test if part.reset is None else part.reset for part in parts]
-    numbers, stored = size_of(model)
     facts = Facts(
-        parameters=numbers,
-        bytes=stored,
+        parameters=parameter_count(model),
+        bytes=bytes_of(model),
         seconds=sum(part.facts.seconds or 0.0 for part in parts) + time.perf_counter() - begin,
         samples=sample_texts(model, settings.seed),
         details={
@@ -243,17 +249,8 @@ def _mix(spec: Spec, parts: Sequence[Outcome], settings: Settings) -> Outcome:
     return Outcome(
         spec,
         facts,
-        mixed_nats([part.valid for part in parts], weights),
-        mixed_nats([part.test for part in parts], weights),
-        mixed_nats(resets, weights),
+        mix_nats([part.valid for part in parts], weights),
+        mix_nats([part.test for part in parts], weights),
+        mix_nats(resets, weights),
         held=model,
     )
-
-
-def mixed_nats(nats: Sequence[Floats], weights: Floats) -> Floats:
-    """Nats [N] of each part and their weights [M] → -log Σ w_m exp(-nats_m) [N]."""
-    with np.errstate(divide="ignore"):
-        rows = np.stack(nats) - np.log(np.asarray(weights, dtype=np.float64))[:, None]
-    least = rows.min(axis=0)
-    mixed: Floats = least - np.log(np.exp(least - rows).sum(axis=0))
-    return mixed

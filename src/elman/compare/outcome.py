@@ -6,22 +6,34 @@ A folder `name-fingerprint/` holds `model/`, `nats.safetensors` (the nats of eve
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from elman.checkpoint import INSIDE, load_model, save_model
 from elman.compare.bootstrap import Floats
 from elman.compare.comparison import CurvePoint
 from elman.compare.lineup import Spec
+from elman.disk import clean, replace_file
 from elman.errors import ElmanError, FormatError
 from elman.generate import GenerationSettings, samples
 from elman.language_model import LanguageModel
-from elman.storage import check_shapes, clean, encode_tensors, read_json, read_tensors, replace_file
+from elman.storage import (
+    Digest,
+    check_shapes,
+    checked,
+    digest_of,
+    encode_tensors,
+    read_json,
+    read_tensors,
+    require_whole,
+)
 
 FORMAT = 1
 SAMPLES, SAMPLE_LENGTH = 2, 30
@@ -32,7 +44,7 @@ OUTCOME, NATS = "outcome.json", "nats.safetensors"
 class Facts:
     """The small numbers of a model: see Entry in comparison.py."""
 
-    parameters: int
+    parameters: int | None
     bytes: int
     seconds: float | None
     curve: tuple[CurvePoint, ...] = ()
@@ -61,16 +73,25 @@ class Outcome:
         return load_model(self.folder / INSIDE)
 
 
-def size_of(model: object) -> tuple[int, int]:
-    """(numbers stored, bytes): trainable weights; an n-gram's probabilities and backoffs; a mixture's
-    parts together."""
+def bytes_of(model: object) -> int:
+    """The bytes of all arrays; a mixture's parts together."""
     parts = getattr(model, "models", None)
     if parts is not None:
-        sizes = [size_of(part) for part in parts]
-        return sum(size[0] for size in sizes), sum(size[1] for size in sizes)
+        return sum(map(bytes_of, parts))
     arrays: dict[str, Tensor] = model.arrays()  # type: ignore[attr-defined]
-    numbers = sum(array.numel() for array in arrays.values() if array.is_floating_point())
-    return numbers, sum(array.numel() * array.element_size() for array in arrays.values())
+    return sum(array.numel() * array.element_size() for array in arrays.values())
+
+
+class _OutcomeFile(BaseModel):
+    """outcome.json; older ones have no `nats` (SHA-256 of that file) and no `digest` (of all the rest)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: int
+    name: str
+    facts: Facts
+    nats: Digest | None = None
+    digest: Digest | None = None
 
 
 def save_outcome(outcome: Outcome, folder: Path) -> None:
@@ -84,10 +105,12 @@ def save_outcome(outcome: Outcome, folder: Path) -> None:
         if outcome.reset is not None:
             nats["reset"] = outcome.reset
         tensors = {name: torch.tensor(array) for name, array in nats.items()}
-        replace_file(folder / NATS, encode_tensors(tensors))
+        encoded = encode_tensors(tensors)
+        replace_file(folder / NATS, encoded)
         document = {"format": FORMAT, "name": outcome.spec.name, "facts": asdict(outcome.facts)}
-        text = json.dumps(document, ensure_ascii=False, indent=1)
-        replace_file(folder / OUTCOME, text.encode())
+        document["nats"] = hashlib.sha256(encoded).hexdigest()
+        document = json.loads(json.dumps(document))  # as it will be read
+        replace_file(folder / OUTCOME, json.dumps(document | {"digest": digest_of(document)}, indent=1))
     except OSError as error:
         raise ElmanError(
             f"cannot write {folder}: {error.strerror or error}.",
@@ -105,22 +128,20 @@ def load_outcome(spec: Spec, folder: Path, valid: int, test: int) -> Outcome | N
         document = read_json(folder / OUTCOME)
         if document.get("format") != FORMAT:
             raise FormatError(f"{folder} is of another version.")
+        told = checked(_OutcomeFile, document, folder / OUTCOME)
+        if told.digest is not None:
+            require_whole(folder / OUTCOME, document)
         shapes = {"valid": ((valid,), torch.float64), "test": ((test,), torch.float64)}
         with_reset = shapes | {"reset": ((test,), torch.float64)}
         nats = read_tensors(
             folder / NATS,
             lambda found: check_shapes(folder / NATS, with_reset if "reset" in found else shapes, found),
+            digest=told.nats,
         )
-        facts = dict(document["facts"])
-        facts["curve"] = tuple(CurvePoint(**point) for point in facts["curve"])
-        facts["samples"] = tuple(map(str, facts["samples"]))
-        known = Facts(**facts)
     except FormatError as error:
         raise FormatError(error.cause, reason=error.reason, remedy=remedy) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise FormatError(f"{folder} is damaged ({type(error).__name__}: {error}).", remedy=remedy) from error
     arrays: dict[str, Floats] = {name: tensor.numpy() for name, tensor in nats.items()}
-    return Outcome(spec, known, arrays["valid"], arrays["test"], arrays.get("reset"), folder=folder)
+    return Outcome(spec, told.facts, arrays["valid"], arrays["test"], arrays.get("reset"), folder=folder)
 
 
 def sample_texts(model: LanguageModel, seed: int) -> tuple[str, ...]:

@@ -1,12 +1,13 @@
 """Per-token scores of another program, checked token by token against the text.
 
-Two formats, told apart by their first field; plain or gzip, UTF-8:
+Formats, told apart by their first field; plain or gzip, UTF-8:
 
     token<TAB>number          one token a line, `</s>` after each sentence. A first line may name the
                               columns: `token` and one of log_probability (natural, the default),
                               log2_probability, log10_probability, nats or bits (the last two are
-                              surprisals, positive); other columns are ignored. So `elman score`'s own
-                              rows are read too. Blank lines are skipped.
+                              surprisals, positive); other columns are ignored, fields quoted as in
+                              CSV files. So every table of tokens that `elman score` writes is read, as
+                              JSONL too. Blank lines are skipped.
     word=id length log10      what KenLM's `query -v word` prints, parted by tabs or line ends
 
 Not here: whether such a score may be compared (table.py).
@@ -14,6 +15,7 @@ Not here: whether such a score may be compared (table.py).
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -26,6 +28,7 @@ import numpy as np
 from elman.compare.bootstrap import Floats
 from elman.errors import FormatError, OptionError, ProtocolError
 from elman.text.corpus import Text
+from elman.text.fields import fields_of
 from elman.text.reading import Source, open_lines
 from elman.text.vocabulary import Vocabulary
 
@@ -56,7 +59,8 @@ KENLM_TOTALS = (
 
 @dataclass(frozen=True)
 class OutsideToken:
-    """One row: where it stands, its token, its nats, whether the tool calls it unknown (None: not said)."""
+    """One row: where it stands, its token, its nats (NaN: not given), whether the tool calls it unknown
+    (None: not said)."""
 
     place: str
     token: str
@@ -71,8 +75,9 @@ def read_score_file(
 
     base  of the logarithm where no header names the column (None: natural)
     A token agrees when it has the text's id: the same token, or one outside the vocabulary where the
-    text holds `<unk>`. Raises FormatError naming the line and both tokens, ProtocolError where the
-    tool left `</s>` out or knows other words than the vocabulary.
+    text holds `<unk>`; that one may be without a number (NaN) or infinite, for unknown="skip". Raises
+    FormatError naming the line and both tokens, ProtocolError where the tool left `</s>` out or knows
+    other words than the vocabulary.
     """
     path = Path(path)
     nats = np.empty(text.events, dtype=np.float64)
@@ -84,13 +89,16 @@ def read_score_file(
                 reason=f"the file scores more than the text's {text.events:,} events.",
                 remedy="give the scores of exactly this text.",
             )
-        _require_same(path, row, int(text.ids[seen]), vocabulary)
+        expected = int(text.ids[seen])
+        _require_same(path, row, expected, vocabulary)
+        if expected != vocabulary.unk_id and not math.isfinite(row.nats):
+            raise _no_number(path, row)
         nats[seen] = row.nats
         seen += 1
     if seen < text.events:
-        expected = vocabulary.token(int(text.ids[seen]))
+        missing = vocabulary.token(int(text.ids[seen]))
         raise FormatError(
-            f"{path} ends after {seen:,} tokens; the text has {text.events:,} events, next {expected!r}.",
+            f"{path} ends after {seen:,} tokens; the text has {text.events:,} events, next {missing!r}.",
             reason="the file was cut off, or scores another text.",
             remedy="score the whole text again, </s> of the last sentence included.",
         )
@@ -105,9 +113,13 @@ def score_rows(path: Source, *, base: LogBase | None = None) -> Iterator[Outside
     first = next(((number, line) for number, line in lines if line.strip()), None)
     if first is None:
         raise FormatError(f"{path} is empty.", remedy="give one token and its log-probability a line.")
-    head = first[1].split("\t")
+    head = fields_of(first[1])
     if KENLM.match(head[0]):
         yield from _kenlm(path, first, lines)
+    elif first[1].startswith('{"'):
+        yield from _objects(path, _again(first, lines))
+    elif "bits" in head and ("word" in head or "log10" in head):
+        raise _not_by_token(path)
     elif "token" in head and not any(NUMBER.match(field) for field in head):
         yield from _table(path, lines, *_columns(path, head, base))
     else:
@@ -147,7 +159,7 @@ def _table(
     for place, line in lines:
         if not line:
             continue
-        fields = line.split("\t")
+        fields = line.split("\t") if strict else fields_of(line)
         if len(fields) <= max(token, number) or (strict and len(fields) != 2):
             raise FormatError(
                 f"{path}, line {place}: {len(fields)} fields in {line[:60]!r}.",
@@ -162,13 +174,39 @@ def _table(
         )
 
 
+def _objects(path: Source, lines: Iterator[tuple[int, str]]) -> Iterator[OutsideToken]:
+    """JSONL: an object with `token` and `bits` on each line."""
+    for number, line in lines:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict) or "bits" not in row:
+            raise FormatError(f"{path}, line {number}: no JSON object with `bits`: {line[:60]!r}.")
+        if not isinstance(row.get("token"), str):
+            raise _not_by_token(path)
+        written = "" if row["bits"] is None else str(row["bits"])
+        place = f"line {number}"
+        yield OutsideToken(place, row["token"], _nats(path, place, row["token"], written, math.log(2)), None)
+
+
+def _not_by_token(path: Source) -> FormatError:
+    return FormatError(
+        f"{path} has a row for each word or sentence.",
+        reason="scores are checked and compared token by token.",
+        remedy="write it with: elman score MODEL TEXT --per token",
+    )
+
+
 def _kenlm(path: Source, first: tuple[int, str], lines: Iterator[tuple[int, str]]) -> Iterator[OutsideToken]:
     for line_number, line in _again(first, lines):
         for position, field in enumerate(line.split("\t"), start=1):
-            if not field.strip() or field.startswith(KENLM_TOTALS):
+            if not field.strip():
                 continue
             place = f"line {line_number}, entry {position}"
             match = KENLM.match(field)
+            if match is None and field.startswith(KENLM_TOTALS):
+                break  # its number stands after a tab
             if match is None:
                 raise FormatError(
                     f"{path}, {place}: {field[:60]!r} is not `word=id length log10`.",
@@ -179,16 +217,15 @@ def _kenlm(path: Source, first: tuple[int, str], lines: Iterator[tuple[int, str]
 
 
 def _nats(path: Source, place: str, token: str, written: str, factor: float) -> float:
+    """NaN where no number is given; infinity for a probability of zero."""
+    if written in ("", "NA"):
+        return math.nan
     try:
         value = float(written) * factor
     except ValueError:
         raise FormatError(f"{path}, {place}: {written!r} is not a number (token {token!r}).") from None
-    if not math.isfinite(value):
-        raise FormatError(
-            f"{path}, {place}: token {token!r} has the score {written}.",
-            reason="its probability is zero, so the perplexity is infinite.",
-            remedy="score with a model that gives every token, <unk> too, a probability.",
-        )
+    if math.isnan(value):
+        raise FormatError(f"{path}, {place}: token {token!r} has the score {written}.")
     if value < -1e-6:
         raise FormatError(
             f"{path}, {place}: token {token!r} has the score {written}, a probability above one.",
@@ -196,6 +233,16 @@ def _nats(path: Source, place: str, token: str, written: str, factor: float) -> 
             remedy="name the column in a first line: token<TAB>bits, say.",
         )
     return max(value, 0.0)
+
+
+def _no_number(path: Source, row: OutsideToken) -> FormatError:
+    if math.isnan(row.nats):
+        return FormatError(f"{path}, {row.place}: token {row.token!r} has no number.")
+    return FormatError(
+        f"{path}, {row.place}: token {row.token!r} has a probability of zero.",
+        reason="so the perplexity is infinite.",
+        remedy="score with a model that gives every token, <unk> too, a probability.",
+    )
 
 
 def _require_same(path: Source, row: OutsideToken, expected: int, vocabulary: Vocabulary) -> None:

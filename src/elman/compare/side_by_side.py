@@ -9,21 +9,31 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import signal
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any
+from typing import Any
 
 import torch
 
-from elman import errors
+from elman.channel import (
+    FINISHED,
+    LINE_BYTES,
+    SILENCE,
+    Done,
+    Failed,
+    Hello,
+    Message,
+    Misunderstood,
+    Progress,
+    Reading,
+)
 from elman.compare.events import Begun, Event, Finished, Interrupted, Settings, Working
 from elman.compare.lineup import Spec
 from elman.compare.outcome import Outcome, load_outcome
@@ -32,6 +42,10 @@ from elman.text.corpus import Corpus
 
 SECONDS_TO_SAVE = 60
 """How long a child may take after Ctrl-C before it is killed."""
+COMMAND = (sys.executable, "-P", "-m", "elman.compare.worker")
+PAUSE = 0.05
+"""Seconds between two looks at what the children tell."""
+CHUNK, CHUNKS = 1 << 16, 64
 MOST_JOBS = 4
 """Each job holds a model, its optimizer and torch: about half a gigabyte."""
 
@@ -83,11 +97,11 @@ def train_together(
         try:
             for name, told in team.events():
                 place, spec = places[name]
-                if told["event"] == "begun":
+                if isinstance(told, Hello):
                     yield Begun(spec, place, of)
-                elif told["event"] == "working":
-                    yield Working(spec, told["doing"], told["done"], told["total"], told["rate"])
-                elif told["event"] == "finished":
+                elif isinstance(told, Progress):
+                    yield Working(spec, told.doing, told.done, told.total, told.rate)
+                elif told == FINISHED:
                     new = outcome(spec)
                     assert new is not None
                     yield Finished(new)
@@ -100,10 +114,85 @@ def train_together(
             yield Interrupted(spec)
 
 
-@dataclass
 class _Child:
-    process: subprocess.Popen[str]
-    listener: threading.Thread
+    """One process: what it has told and not yet been heard, and its end."""
+
+    def __init__(self, name: str, order: dict[str, Any]) -> None:
+        # a session of its own: Ctrl-C in the terminal reaches us alone, and we pass it on once
+        self.name, self.process = (
+            name,
+            subprocess.Popen(
+                COMMAND,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                start_new_session=True,
+                env=os.environ | {"OMP_NUM_THREADS": str(order["threads"])},
+            ),
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._in, self._out = self.process.stdin, self.process.stdout
+        os.set_blocking(self._out.fileno(), False)
+        self._reading, self._rest, self._heard = Reading(), b"", time.monotonic()
+        with suppress(BrokenPipeError):  # it has ended already, which is noticed
+            self._in.write(json.dumps(order).encode() + b"\n")
+
+    def told(self) -> list[Message]:
+        """What has come since the last call; raises the ElmanError that nothing more will come."""
+        gone = self.process.poll() is not None  # first: what it told before it ended is still there
+        gone = not self._drain() or gone
+        *lines, self._rest = self._rest.split(b"\n")
+        try:
+            if max(map(len, (*lines, self._rest))) > LINE_BYTES:
+                raise Misunderstood
+            found = [message for line in lines if (message := self._reading.message(line + b"\n"))]
+        except Misunderstood:
+            raise self._given_up("told what is no message", "a defect of Elman's.") from None
+        if found:
+            self._heard = time.monotonic()
+        elif gone:
+            raise self._given_up("ended without a word", self._why())
+        elif time.monotonic() - self._heard > SILENCE:
+            silent = f"has given no sign of life for {SILENCE:.0f} seconds"
+            raise self._given_up(silent, "it was stopped, or hangs.")
+        return found
+
+    def end(self, seconds: float) -> None:
+        """Wait for its end, and kill it when that does not come; it and all that it has started."""
+        limit = time.monotonic() + seconds
+        while self.process.poll() is None and time.monotonic() < limit:
+            self._drain()  # or it waits for us to listen
+            self._rest = b""
+            time.sleep(0.02)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self._in.close()
+        self._out.close()
+
+    def _drain(self) -> bool:
+        """Take what the pipe holds, some of it where it is very much; False when the pipe has ended."""
+        try:
+            for _ in range(CHUNKS):
+                data = os.read(self._out.fileno(), CHUNK)
+                if not data:
+                    return False
+                self._rest += data
+        except BlockingIOError:
+            return True
+        return True
+
+    def _given_up(self, what: str, reason: str) -> ElmanError:
+        self.end(0)
+        remedy = "run the same command again, with --jobs 1 if memory is short."
+        return ElmanError(f"the process that trained {self.name} {what}.", reason=reason, remedy=remedy)
+
+    def _why(self) -> str:
+        code = self.process.poll()
+        if code is not None and code < 0:
+            return f"it was killed ({signal.strsignal(-code)}), perhaps for want of memory."
+        return "see its message above."
 
 
 class _Team:
@@ -113,7 +202,6 @@ class _Team:
         self.jobs = jobs
         self.waiting: dict[str, dict[str, Any]] = {}  # name of the model → what its process is told
         self.running: dict[str, _Child] = {}
-        self._told: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
 
     def __enter__(self) -> _Team:
         return self
@@ -121,26 +209,27 @@ class _Team:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def events(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(name, what its process tells) until all have ended; raises the ElmanError that one met.
+    def events(self) -> Iterator[tuple[str, Message]]:
+        """(name, what its process tells) until all have ended: Hello once, Progress, Done.
 
-        The `event` is begun, working, finished or interrupted.
+        Raises the ElmanError that one met, or that one is given up.
         """
         while self.waiting or self.running:
             while self.waiting and len(self.running) < self.jobs:
                 name = next(iter(self.waiting))
-                self._start(name, self.waiting.pop(name))
-                yield name, {"event": "begun"}
-            try:
-                name, told = self._told.get(timeout=0.2)  # a wait without end would not hear Ctrl-C
-            except queue.Empty:
-                continue
-            if told["event"] != "working":
-                self._end(name)
-            if told["event"] == "error":
-                kind = getattr(errors, told["kind"], ElmanError)
-                raise kind(told["cause"], reason=told["reason"], remedy=told["remedy"])
-            yield name, told
+                self.running[name] = _Child(name, self.waiting.pop(name))
+                yield name, Hello()
+            time.sleep(PAUSE)
+            for name, child in list(self.running.items()):
+                for message in child.told():
+                    if isinstance(message, Done | Failed):
+                        self.running.pop(name).end(SECONDS_TO_SAVE)
+                    if isinstance(message, Failed):
+                        raise message.again()
+                    if not isinstance(message, Hello):
+                        yield name, message
+                    if isinstance(message, Done):
+                        break
 
     def stop(self) -> None:
         """Ctrl-C for every child, once; each saves its state and ends."""
@@ -148,55 +237,7 @@ class _Team:
         for child in self.running.values():
             if child.process.poll() is None:
                 child.process.send_signal(signal.SIGINT)
-        for name in list(self.running):
-            self._end(name)
-
-    def _start(self, name: str, order: dict[str, Any]) -> None:
-        # a session of its own: Ctrl-C in the terminal reaches us alone, and we pass it on once
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "elman.compare.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,
-            env=os.environ | {"OMP_NUM_THREADS": str(order["threads"])},
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        listener = threading.Thread(target=self._listen, args=(name, process.stdout), daemon=True)
-        self.running[name] = _Child(process, listener)
-        listener.start()
-        try:
-            process.stdin.write(json.dumps(order) + "\n")
-            process.stdin.flush()
-        except BrokenPipeError:
-            return  # it has ended already; the listener tells
-
-    def _listen(self, name: str, answers: IO[str]) -> None:
-        ended = False
-        for line in answers:
-            told = json.loads(line)
-            ended = told["event"] != "working"
-            self._told.put((name, told))
-        if not ended:
-            cause = f"the process that trained {name} ended without a word."
-            reason = "it was killed, perhaps for want of memory; or see its message above."
-            remedy = "run the same command again, with --jobs 1 if memory is short."
-            told = {"event": "error", "kind": "ElmanError", "cause": cause, "reason": reason}
-            self._told.put((name, told | {"remedy": remedy}))
-
-    def _end(self, name: str) -> None:
-        child = self.running.pop(name)
-        try:
-            child.process.wait(SECONDS_TO_SAVE)
-        except subprocess.TimeoutExpired:
-            child.process.kill()
-            child.process.wait()
-        finally:
-            child.listener.join()
-            assert child.process.stdin is not None
-            assert child.process.stdout is not None
-            child.process.stdout.close()
-            with suppress(BrokenPipeError):  # what it never read cannot be delivered any more
-                child.process.stdin.close()
+        limit = time.monotonic() + SECONDS_TO_SAVE
+        while self.running:
+            _, child = self.running.popitem()
+            child.end(limit - time.monotonic())

@@ -236,8 +236,9 @@ def _sums(scored: Sequence[Scored], per: Per) -> tuple[Floats, Floats, list[Scor
         kept = np.ones(text.events, dtype=bool) if keep is None else keep
         values = np.where(kept, np.asarray(model.nats, dtype=np.float64), 0.0)
         if not np.isfinite(values).all():
+            zero = "gives probability zero to an event: its perplexity is infinite"
             raise ElmanError(
-                f"{model.name} gives probability zero to an event: its perplexity is infinite.",
+                f"{model.name} {'has no number for an event' if np.isnan(values).any() else zero}.",
                 remedy="smooth it, or compare with --unknown skip when it is an unknown word.",
             )
         divisor = {"token": sentence_sums(kept, text.ends), "word": text.words, "byte": text.bytes}[per]

@@ -36,7 +36,7 @@ class Explorer:
     def trace(self, key: str, lines: Sequence[str], **options: Any) -> Document:
         """As JSON; options as in TraceOptions."""
         model = self.models[key]
-        chosen = TraceOptions(top=min(TOP, len(model.vocabulary)), **options)
+        chosen = TraceOptions(top=TOP, **options)
         return trace(model, lines, name=self.names[key], options=chosen).as_json()
 
     def full_trace(self, key: str, lines: Sequence[str], state: StatePolicy) -> Document:
@@ -63,14 +63,15 @@ class Explorer:
 def load(order: Document, tell: Tell) -> tuple[Document, Callable[[Document], Document]]:
     """What the process that computes begins with; see `worker.run`.
 
-    order  models: [name, path] each · folder: where what took long to prepare is kept for the next process ·
+    order  models: [name, path] each · arpa: how ARPA files are read, as options of `load_model` ·
+           folder: where what took long to prepare is kept for the next process ·
            reference: [name, path] of the text to search, or None · state: how it is read
     """
     folder = Path(order["folder"])
     models = {}
     for place, (name, path) in enumerate(order["models"]):
         tell(f"loading {name}", place, len(order["models"]))
-        models[name] = _load(Path(path), folder / f"m{place}")
+        models[name] = _load(Path(path), folder / f"m{place}", order.get("arpa", {}))
     if order["reference"] is None:
         explorer = Explorer(models)
         return {"models": explorer.cards, "reference": None}, explorer.answer
@@ -90,11 +91,11 @@ def load(order: Document, tell: Tell) -> tuple[Document, Callable[[Document], Do
     return {"models": explorer.cards, "reference": {"name": name, "tokens": tokens}}, explorer.answer
 
 
-def _load(path: Path, kept: Path) -> LanguageModel:
+def _load(path: Path, kept: Path, arpa: Mapping[str, Any]) -> LanguageModel:
     """A model; one in the ARPA format, slow to read, is kept as a folder."""
     if kept.exists():
         return load_model(kept)
-    model = load_model(path)
+    model = load_model(path, **arpa)
     if path.is_file():
         save_model(model, kept)
     return model

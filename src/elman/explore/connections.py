@@ -8,16 +8,34 @@ same form as all others.
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar
+import re
+from typing import Any, ClassVar
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from elman.explore.access import PROTECTION, Refused
+from elman.explore.access import HEAD_BYTES, PROTECTION, Refused
 
 SECONDS_FOR_HEAD = 10.0
 MOST_HEADS = 200
 """Connections that still owe a head. When more come, the one that has owed it longest is dropped."""
+
+
+LENGTH = re.compile(rb"^content-length[ \t]*:[ \t]*(.*?)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+HEAD_END = re.compile(rb"\n\r?\n")
+
+
+class _OneLength(h11.Connection):
+    """h11 makes one of several Content-Length that say the same; two readers may not, so it is no request."""
+
+    def next_event(self) -> Any:
+        if self.their_state is h11.IDLE:
+            come = self.trailing_data[0]
+            end = HEAD_END.search(come)
+            lengths = LENGTH.findall(come, 0, end.start() if end else 0)
+            if len(lengths) > 1 or not all(map(bytes.isdigit, lengths)):
+                raise h11.RemoteProtocolError("Content-Length is given twice, or is no number")
+        return super().next_event()
 
 
 class Connection(H11Protocol):
@@ -27,6 +45,10 @@ class Connection(H11Protocol):
     """
 
     owing: ClassVar[dict[Connection, asyncio.TimerHandle]]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.conn = _OneLength(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,7 +19,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from elman import errors
+from elman.channel import (
+    LINE_BYTES,
+    SILENCE,
+    Answered,
+    Failed,
+    Hello,
+    Message,
+    Misunderstood,
+    Progress,
+    Reading,
+    Ready,
+)
 from elman.errors import ElmanError
 from elman.explore.access import Refused
 
@@ -26,9 +39,8 @@ WAITING = 32
 PROMPT = 0.5
 """Seconds between a question's arrival and its computing up to which nothing was in its way."""
 COMMAND = (sys.executable, "-P", "-m", "elman.explore.worker")
-LINE_BYTES = 1 << 20
 
-Progress = Callable[[str, int, int], None]
+Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,7 @@ class Work:
     seconds  from a question's arrival to its answer, waiting included; and of computing, after which the
              process is killed: a question that waited long must not cost the others theirs
     waiting  how many questions may wait while one is answered
+    silence  seconds without a sign of life while it loads, after which it is given up
     facts    what the process told when it was ready
     Raises the ElmanError that loading met.
     """
@@ -70,9 +83,11 @@ class Work:
         command: Sequence[str] = COMMAND,
         seconds: float = SECONDS,
         waiting: int = WAITING,
-        progress: Progress | None = None,
+        progress: Report | None = None,
+        silence: float = SILENCE,
     ) -> None:
         self.command, self.order, self.seconds, self.limit = command, order, seconds, waiting
+        self.silence, self._reading = silence, Reading()
         self.facts: dict[str, Any] = {}
         self._progress = progress or (lambda doing, done, total: None)
         self._process: asyncio.subprocess.Process | None = None
@@ -197,8 +212,11 @@ class Work:
         assert self._process.stdout is not None
         self._process.stdin.write(question)
         await self._process.stdin.drain()
-        head = await self._told()
-        return Answer(head["status"], await self._process.stdout.readexactly(head["bytes"]))
+        while isinstance(head := await self._told(), Hello):  # the last sign of life while it loaded
+            pass
+        if not isinstance(head, Answered):
+            raise Misunderstood
+        return Answer(head.status, await self._process.stdout.readexactly(head.bytes))
 
     async def _start(self) -> None:
         """A process that has said it is ready; raises the ElmanError that it met."""
@@ -215,36 +233,52 @@ class Work:
             assert self._process.stdin is not None
             self._process.stdin.write(json.dumps(self.order).encode() + b"\n")
             await self._process.stdin.drain()
-            while (told := await self._told())["event"] == "working":
-                self._progress(told["doing"], told["done"], told["total"])
+            self._reading = Reading()
+            while isinstance(told := await self._sign_of_life(), Hello | Progress):
+                if isinstance(told, Progress):
+                    self._progress(told.doing, told.done, told.total)
+            if not isinstance(told, Ready | Failed):
+                raise Misunderstood
+        except TimeoutError:
+            silent = f"it gave no sign of life for {self.silence:g} seconds: it was stopped, or hangs."
+            raise await self._not_loaded(silent) from None
         except (OSError, EOFError, ValueError):
+            killed = "it was killed, perhaps for want of memory; or see its message above."
+            raise await self._not_loaded(killed) from None
+        if isinstance(told, Failed):
             await self._end()
-            raise ElmanError(
-                "the process that computes ended while it was loading.",
-                reason="it was killed, perhaps for want of memory; or see its message above.",
-                remedy="explore fewer or smaller models at once.",
-            ) from None
-        if told["event"] == "error":
-            await self._end()
-            kind = getattr(errors, told["kind"], ElmanError)
-            raise kind(told["cause"], reason=told["reason"], remedy=told["remedy"])
-        self.facts = told["facts"]
+            raise told.again()
+        self.facts = told.facts
 
-    async def _told(self) -> dict[str, Any]:
+    async def _not_loaded(self, reason: str) -> ElmanError:
+        await self._end()
+        cause = "the process that computes ended while it was loading."
+        return ElmanError(cause, reason=reason, remedy="explore fewer or smaller models at once.")
+
+    async def _sign_of_life(self) -> Message:
+        async with asyncio.timeout(self.silence):
+            return await self._told()
+
+    async def _told(self) -> Message:
+        """The next message; raises EOFError, and ValueError for what is none."""
         assert self._process is not None
         assert self._process.stdout is not None
-        line = await self._process.stdout.readline()
-        if not line.endswith(b"\n"):
-            raise EOFError
-        told: dict[str, Any] = json.loads(line)
-        return told
+        while True:
+            line = await self._process.stdout.readline()
+            if not line.endswith(b"\n"):
+                raise EOFError
+            if (message := self._reading.message(line)) is not None:
+                return message
 
     async def _end(self) -> None:
-        """Kill the process, if there is one, and see it gone."""
+        """Kill the process and what it has started, if there is one, and see it gone."""
         if self._process is None:
             return
-        if self._process.returncode is None:
-            with suppress(ProcessLookupError):  # it has ended by itself
+        # not Process.kill: it looks first whether the process has ended, and then asyncio cannot any more
+        with suppress(ProcessLookupError):  # it has, and all it started
+            if os.name == "posix":
+                os.killpg(self._process.pid, signal.SIGKILL)
+            else:
                 self._process.kill()
         await self._process.communicate()  # drains an answer that nobody reads any more; closes the pipes
         self._process = None

@@ -1,9 +1,8 @@
 """The process that computes for the page's server: python -m elman.explore.worker.
 
-The server (work.py) writes one line of JSON with what to load, then one line for every question. We answer
-each with one line of JSON, and where it has `bytes` that many bytes follow. When the input ends the server
-has gone, and so have we, whatever is being computed; when a computation lasts too long the server kills us
-and starts another. Not here: what is computed (answers.py).
+The server (work.py) gives an order, what to load, and then a line for every question (channel.py). When it
+has gone, so have we, whatever is being computed; when a computation lasts too long the server kills us and
+starts another. Not here: what is computed (answers.py).
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ import logging
 import os
 import queue
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
+from elman.channel import Answered, Channel, Failed, Progress, Ready
 from elman.errors import ElmanError
 
 Document = dict[str, Any]
@@ -28,26 +27,40 @@ Load = Callable[[Document, Tell], tuple[Document, Callable[[Document], object]]]
 
 
 def run(load: Load) -> None:
-    """Load what the first line of standard input says, then answer line after line until the input ends."""
+    """Load what the first line says, then answer line after line until the server has gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server hears Ctrl-C and ends us
-    channel = _Channel()
-    lines = channel.lines()
+    channel = Channel(lost=lambda: os._exit(0))  # a computation under way must not keep us
+    enough = channel.beat()
+
+    def working(doing: str, done: int, total: int) -> None:
+        channel.send(Progress(doing=doing, done=done, total=total))
+
+    order = channel.order()
+    questions: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(channel, questions), daemon=True).start()
     try:
-        facts, answer = load(json.loads(next(lines)), channel.working)
+        facts, answer = load(order, working)
     except ElmanError as error:
-        channel.send({"event": "error", "kind": type(error).__name__} | _told(error))
+        channel.send(Failed.of(error))
         return
-    channel.send({"event": "ready", "facts": facts})
-    for line in lines:
+    enough.set()  # from now on every answer has a time limit
+    channel.send(Ready(facts=facts))
+    while True:
         try:
-            body = json.dumps(answer(json.loads(line)), allow_nan=False, separators=(",", ":")).encode()
+            body = json.dumps(answer(json.loads(questions.get())), allow_nan=False, separators=(",", ":"))
             status = 200
         except ElmanError as error:
-            status, body = 400, json.dumps({"error": _told(error)}).encode()
+            status, body = 400, json.dumps({"error": _told(error)})
         except Exception:
             logging.exception("elman explore: a question could not be answered")  # on stderr, to be reported
-            status, body = 500, json.dumps({"error": _told(DEFECT)}).encode()
-        channel.send({"event": "answer", "status": status, "bytes": len(body)}, body)
+            status, body = 500, json.dumps({"error": _told(DEFECT)})
+        data = body.encode()
+        channel.send(Answered(status=status, bytes=len(data)), data)
+
+
+def _listen(channel: Channel, questions: queue.SimpleQueue[bytes]) -> None:
+    for line in channel.lines():
+        questions.put(line)
 
 
 DEFECT = ElmanError(
@@ -59,35 +72,6 @@ DEFECT = ElmanError(
 
 def _told(error: ElmanError) -> Document:
     return {"cause": error.cause, "reason": error.reason, "remedy": error.remedy}
-
-
-class _Channel:
-    """The two pipes. What libraries print goes to stderr, not between the answers."""
-
-    def __init__(self) -> None:
-        self._out = os.fdopen(os.dup(1), "wb")
-        os.dup2(2, 1)
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def lines(self) -> Iterator[str]:
-        while True:
-            yield self._lines.get()
-
-    def _listen(self) -> None:
-        for line in sys.stdin:
-            self._lines.put(line)
-        os._exit(0)  # nobody is left to answer; a computation under way must not keep us
-
-    def working(self, doing: str, done: int, total: int) -> None:
-        self.send({"event": "working", "doing": doing, "done": done, "total": total})
-
-    def send(self, head: Document, body: bytes = b"") -> None:
-        try:
-            self._out.write(json.dumps(head).encode() + b"\n" + body)
-            self._out.flush()
-        except BrokenPipeError:
-            os._exit(0)
 
 
 def main() -> None:

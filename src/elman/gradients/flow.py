@@ -25,7 +25,7 @@ from elman.gradients.lag import Decay, LagNorms, decay, lag_norms, mean_log, qua
 from elman.gradients.reading import Reading, read_back, require_unrollable
 from elman.gradients.resampling import Estimate, Floats, estimate
 from elman.gradients.truncation import Bias, truncation_bias
-from elman.language_model import LanguageModel, State, read
+from elman.language_model import LanguageModel, State, exponential, perplexity, read
 from elman.text.corpus import Text
 
 Progress = Callable[[int, int], None]
@@ -112,7 +112,7 @@ class GradientFlow:
             "losses": P,
             "lags": lags - 1,
             "nats": self.nats,
-            "perplexity": math.exp(self.nats),
+            "perplexity": perplexity(self.nats),
             "states": [
                 {
                     "layer": layer,
@@ -232,7 +232,7 @@ def _summary(
         return estimate(len(values), lambda counts: counts @ values[:, row, column] / counts.sum(1))
 
     rows = tuple(
-        Spectrum(lag, mean(k, 0).map(math.exp), mean(k, 1), mean(k, 2).map(math.exp))
+        Spectrum(lag, mean(k, 0).map(exponential), mean(k, 1), mean(k, 2).map(exponential))
         for k, lag in enumerate(lags, start=1)
     )
-    return mean(0, 0).map(math.exp), rows
+    return mean(0, 0).map(exponential), rows

@@ -20,6 +20,7 @@ from torch import Tensor
 from elman.errors import OptionError
 from elman.gradients.resampling import Estimate, Floats, estimate
 from elman.gradients.unrolling import Unrolled, step_back
+from elman.language_model import exponential
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Decay:
     @property
     def factor(self) -> Estimate:
         """What the norm is multiplied by from one step to the one before."""
-        return self.slope.map(math.exp)
+        return self.slope.map(exponential)
 
     @property
     def half_life(self) -> Estimate:

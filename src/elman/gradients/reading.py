@@ -15,7 +15,7 @@ from torch import Tensor
 
 from elman.errors import OptionError
 from elman.gradients.unrolling import Unrolled, unroll
-from elman.language_model import LanguageModel, State
+from elman.language_model import LanguageModel, State, require_no_nan
 
 if TYPE_CHECKING:
     from elman.neural.recurrent import RecurrentModel
@@ -55,6 +55,7 @@ def read_back(model: LanguageModel, ids: Tensor, state: State | None = None) -> 
         hidden = unrolled.output.flatten(0, 1).requires_grad_()
         nats = recurrent.output.token_nats(hidden, ids[1:].flatten())
         (dhidden,) = torch.autograd.grad(nats.sum(), hidden)  # rows are independent: one loss each
+    require_no_nan(nats)
     shape = ids[1:].shape
     return Reading(embedded, unrolled, nats.detach().view(shape), dhidden.view(*shape, -1))
 

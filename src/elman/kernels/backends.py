@@ -16,19 +16,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import dropout, embedding
+from torch.nn.functional import embedding
 
 from elman.cells import Gradients, Parameters
 from elman.cells.functions import CELLS, Cell, States
 from elman.errors import OptionError
 from elman.kernels import fused, native
+from elman.kernels.draws import dropout, own
 from elman.kernels.fused import Layers, Pass
 
 
@@ -112,7 +113,18 @@ def _fused(stack: Stack, x: Tensor, state: States, batch_sizes: Tensor | None) -
 
 
 def _torch(stack: Stack, x: Tensor, state: States, batch_sizes: Tensor | None) -> tuple[Tensor, States]:
-    """All layers in one call of torch's own kernels."""
+    """All layers in one call of torch's own kernels; one by one where dropout must not draw from torch's
+    generator."""
+    if stack.dropout and stack.training and stack.num_layers > 1 and own(x) is not None:
+        each = len(stack.weights) // stack.num_layers
+        width, last = len(state[0]) // stack.num_layers, []
+        for level in range(stack.num_layers):
+            weights = stack.weights[level * each : (level + 1) * each]
+            one = replace(stack, weights=weights, num_layers=1, dropout=0.0)
+            begin = tuple(s[level * width : (level + 1) * width] for s in state)
+            x, ends = _torch(one, dropout(x, stack.dropout) if level else x, begin, batch_sizes)
+            last.append(ends)
+        return x, tuple(torch.cat(s) for s in zip(*last, strict=True))
     function: Any = getattr(torch, stack.cell)
     hx = list(state) if stack.cell == "lstm" else state[0]
     options = (stack.bias, stack.num_layers, stack.dropout, stack.training, stack.bidirectional)
@@ -164,7 +176,7 @@ def _run_layers(
         return layers(one, p, x, state)
     last: list[States] = []
     for level in range(0, len(p), directions):
-        x = dropout(x, stack.dropout, training=True) if drops and level else x
+        x = dropout(x, stack.dropout) if drops and level else x
         outputs = []
         for k in range(level, level + directions):
             here = one._replace(reverse=k > level, rows=None if level else one.rows)

@@ -30,7 +30,7 @@ _LARGE = 1 << 16
 
 
 def _load() -> tuple[ModuleType | None, str]:
-    wanted = os.environ.get(ENVIRONMENT, "best")
+    wanted = os.environ.get(ENVIRONMENT) or "best"  # empty: as if it were not there
     if wanted == "torch":
         return None, f"{ENVIRONMENT}=torch in the environment switches them off."
     try:
@@ -63,6 +63,11 @@ def require() -> ModuleType:
             "Elman anew.",
         )
     return _module
+
+
+def running() -> str:
+    """What computes here: the instruction set of the kernels, or torch where there are none."""
+    return "torch" if _module is None else str(_module.instruction_set())
 
 
 def instruction_sets() -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from elman.errors import OptionError, TextError
 from elman.event_nats import device_of, evaluating
 from elman.gradients.reading import read_back, unrollable
 from elman.gradients.vanishing import triangle
-from elman.language_model import LanguageModel, State, select
+from elman.language_model import LanguageModel, State, require_no_nan, select
 from elman.text.vocabulary import Vocabulary
 
 MOST = 200  # tokens
@@ -149,6 +149,7 @@ def _advance(model: LanguageModel, state: State, tokens: Tensor) -> tuple[State,
         rows = torch.tensor([0, *range(first, min(first + ROWS, len(tokens)))])
         after, logs = model.advance(select(state, rows), tokens[rows.to(tokens.device)])
         logs = logs.double()
+        require_no_nan(logs)
         p = logs[0].exp()
         terms = torch.where(p > 0, p * (logs[0] - logs[1:]), 0.0)  # 0 log 0 = 0
         changes.append(terms.sum(dim=1).clamp_min(0.0))  # below zero by rounding only

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from elman.errors import OptionError, TextError
+from elman.errors import ElmanError, OptionError, TextError
 from elman.event_nats import device_of, evaluating, event_nats
-from elman.language_model import LanguageModel, read
+from elman.language_model import LanguageModel, perplexity, read, require_no_nan
 from elman.text.corpus import Text
 
 HISTORIES = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500)
@@ -106,7 +106,8 @@ def usable_context(
 
     `histories` rise; an event has at least the longest of them before it. The whole history is the text
     from its beginning, carried across sentences. `progress` is called with (tokens done, tokens in all).
-    Raises OptionError for lengths that do not rise from 1 or for no event, TextError for a text too short.
+    Raises OptionError for lengths that do not rise from 1 or for no event, TextError for a text too short,
+    ElmanError for an event that the model finds impossible.
     """
     if not histories or histories[0] < 1 or any(a >= b for a, b in pairwise(histories)):
         raise OptionError(
@@ -133,8 +134,14 @@ def usable_context(
 
     whole = _whole(model, text, chosen, report)
     rows = [_cut(model, ids, chosen, k, report) for k in histories]
+    if impossible := int(np.isinf([*rows, whole]).any(axis=0).sum()):
+        raise ElmanError(
+            f"the model finds {impossible:,} of {len(chosen):,} events impossible: its perplexity is inf.",
+            reason="an n-gram model without smoothing, or one whose file says -inf.",
+            remedy="smooth it, or take a text that it finds possible.",
+        )
     cuts = tuple(_compared(k, row, whole) for k, row in zip(histories, rows, strict=True))
-    return UsableContext(len(chosen), math.exp(whole.mean()), cuts, np.stack([*rows, whole]))
+    return UsableContext(len(chosen), perplexity(float(whole.mean())), cuts, np.stack([*rows, whole]))
 
 
 def _whole(
@@ -167,7 +174,9 @@ def _cut(
             window = window.to(device_of(state))
             if history > 1:
                 state = read(model, window[:-2], state)
-            found[rows] = model.token_nats(window[-2:], state)[0][0].double().cpu().numpy()
+            nats = model.token_nats(window[-2:], state)[0][0].double().cpu()
+        require_no_nan(nats)
+        found[rows] = nats.numpy()
         report(history * window.shape[1])
     return found
 
@@ -181,4 +190,4 @@ def _compared(history: int, nats: Nats, whole: Nats) -> Cut:
     difference = nats - whole
     error = difference.std(ddof=1) / math.sqrt(len(difference)) if len(difference) > 1 else math.nan
     loss = float(difference.mean())
-    return Cut(history, math.exp(nats.mean()), loss, loss - Z * error, loss + Z * error)
+    return Cut(history, perplexity(float(nats.mean())), loss, loss - Z * error, loss + Z * error)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from elman.kernels.draws import own
+
 _LEVELS = 1 << 16
 
 
@@ -16,7 +18,7 @@ class Dropout(nn.Dropout):
     """y = mask · x / (1 - p), mask 0 with probability p, in training; y = x otherwise. As torch.nn.Dropout.
 
     On a CPU p is rounded to a multiple of 2^-16 (at least one of them where p > 0), the numbers come
-    from torch's generator; elsewhere it is torch's own.
+    from the training's generator, else torch's; elsewhere it is torch's own.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -27,7 +29,9 @@ class Dropout(nn.Dropout):
             return super().forward(input)
         dropped = min(max(round(self.p * _LEVELS), 1), _LEVELS - 1)
         count = input.numel()
-        draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)  # all 64 bits
+        draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(
+            -(2**63), None, generator=own(input)
+        )  # all 64 bits
         uniform = draws.view(torch.int16)[:count].view(input.shape)  # -2^15 … 2^15 - 1
         mask = (uniform >= dropped - _LEVELS // 2).to(input.dtype)
         return input * mask.mul_(1 / (1 - self.p))

@@ -5,6 +5,7 @@ V vocabulary size, E embedding size.
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
@@ -13,7 +14,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from elman.errors import FormatError, OptionError
+from elman.errors import FormatError, Note, OptionError
+from elman.kernels import native
 from elman.neural.embedding import Embedding
 from elman.neural.output import AdaptiveOutput, Output, Softmax, SoftmaxOutput, check_cutoffs
 from elman.text.tokenizers import Tokenizer
@@ -103,6 +105,9 @@ class NeuralModel(nn.Module, ABC):
     ) -> Self:
         """The stored model, in evaluation mode. FormatError when the parts do not belong together."""
         parsed = cls.parse_config(config)
+        if getattr(parsed, "backend", "auto") == "fused" and not native.available():
+            warnings.warn("this model asks for backend fused, which is not here: auto.", Note, stacklevel=2)
+            parsed = parsed.model_copy(update={"backend": "auto"})
         expected = cls.expected_shapes(config, len(vocabulary))
         check_arrays(expected, arrays)
         with torch.device("meta"):  # no memory and no random numbers are spent on weights to be replaced

@@ -58,7 +58,7 @@ class RecurrentConfig(NeuralConfig):
     init         uniform (see NeuralConfig); orthogonal: each gate's recurrent matrix orthogonal, its input
                  matrix Glorot-uniform, recurrence biases 0, the rest from U(-init_scale, init_scale)
     forget_bias  added once to the LSTM's forget-gate bias after the initialization (Gers et al. 2000)
-    backend      of the recurrence: auto, torch, reference (or fused where it exists)
+    backend      of the recurrence: auto, fused, torch, reference
     """
 
     cell: Cell = "lstm"

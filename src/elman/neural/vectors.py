@@ -12,16 +12,17 @@ V vocabulary size, E embedding size.
 from __future__ import annotations
 
 import gzip
-import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from elman.errors import ElmanError, FormatError, OptionError
+from elman.disk import new_file
+from elman.errors import FormatError, OptionError
 from elman.neural.model import LARGEST_SIZE, NeuralModel
 from elman.text.reading import open_lines
 from elman.text.vocabulary import EOS, UNK, Vocabulary
@@ -165,24 +166,14 @@ def write_vectors(
     """
     matrix = _matrix(source)
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with _create(temporary, compressed=path.suffix == ".gz") as out:
-            out.write(f"{len(vocabulary)} {matrix.shape[1]}\n")
-            for token, row in zip(vocabulary.tokens, matrix, strict=True):
-                out.write(f"{token} {' '.join(f'{value:.9g}' for value in row.tolist())}\n")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ElmanError(
-            f"cannot write {path}: {error.strerror or error}.", remedy="give a path that can be written."
-        ) from error
-
-
-def _create(path: Path, *, compressed: bool) -> TextIO:
-    if compressed:
-        return gzip.open(path, "wt", encoding="utf-8", newline="\n")
-    return path.open("w", encoding="utf-8", newline="\n")
+    with new_file(path) as raw, ExitStack() as stack:
+        out: BinaryIO = raw
+        if path.suffix == ".gz":
+            packed = gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0)
+            out = cast(BinaryIO, stack.enter_context(packed))
+        out.write(f"{len(vocabulary)} {matrix.shape[1]}\n".encode())
+        for token, row in zip(vocabulary.tokens, matrix, strict=True):
+            out.write(f"{token} {' '.join(f'{value:.9g}' for value in row.tolist())}\n".encode())
 
 
 def neighbours(

@@ -15,12 +15,22 @@ from typing import NamedTuple
 import numpy as np
 
 from elman.errors import FormatError
-from elman.ngram.backoff import Doubles
+from elman.ngram.counts import Ints
+from elman.ngram.tables import Doubles
 from elman.text.reading import open_blocks
+from elman.text.vocabulary import BOS
 
 LONGEST_NUMBER = 40
 """Characters of a number."""
+_BLANKS = re.compile(rb"[ \t]+")
+_NAME = re.compile(r"(.+)\.(?:arpa|lm)(?:\.(?:gz|bz2|xz))?")
 _NO_BACKOFF = re.compile(rb"^([^\t\n]+\t[^\t\n]+)$", re.MULTILINE)
+
+
+def arpa_stem(name: str) -> str | None:
+    """The name of an ARPA file without its endings; None for another name."""
+    match = _NAME.fullmatch(name)
+    return None if match is None else match[1]
 
 
 class Columns(NamedTuple):
@@ -29,22 +39,45 @@ class Columns(NamedTuple):
     prob     float64 [M], log10
     words    n columns of M words
     backoff  float64 [M], log10; 0 where the line has none
-    line     number of the first line
+    lines    int64 [M], their numbers
     """
 
     prob: Doubles
     words: list[list[bytes]]
     backoff: Doubles
-    line: int
+    lines: Ints
 
 
 class Lines:
-    """A reading position in a file; `number` is the line read last. Raises TextError for what is no text."""
+    """A reading position in a file; `number` is the line read last. Raises TextError for what is no text.
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.number = path, 0
-        self._blocks: Iterator[bytes] = open_blocks(path)
+    strict    what KenLM refuses is an error; else it is read, and `report` says so
+    encoding  of the file; the lines are UTF-8
+    """
+
+    def __init__(self, path: Path, *, strict: bool = False, encoding: str = "utf-8") -> None:
+        self.path, self.strict, self.number = path, strict, 0
+        self._blocks: Iterator[bytes] = open_blocks(path, encoding=encoding)
         self._block, self._at = b"", 0
+        self._told: dict[str, tuple[int, int]] = {}
+
+    def tell(self, what: str, *, line: int | None = None, times: int = 1, kenlm: bool = False) -> None:
+        """Keep in mind what stands otherwise than it should; raise FormatError instead under `strict`.
+
+        kenlm  whether KenLM reads it too, and as the same
+        """
+        line = self.number if line is None else line
+        if self.strict and not kenlm:
+            raise self.wrong(what, "KenLM refuses it; without --strict it is read with a note.", line=line)
+        first, before = self._told.get(what, (line, 0))
+        self._told[what] = (first, before + times)
+
+    def report(self) -> list[str]:
+        """A sentence on each thing that was told: where it first stands, and how often."""
+        return [
+            f"line {line}: {what}{f' ({times:,} times in all)' if times > 1 else ''}."
+            for what, (line, times) in self._told.items()
+        ]
 
     def line(self) -> bytes | None:
         """The next line without its end; None at the end of the file."""
@@ -64,9 +97,9 @@ class Lines:
             block = self._take(left)
             if not block:
                 raise self.wrong(f"order {n}: the file ends {left} n-grams before the {size} announced")
-            rows = block.count(b"\n")
-            yield self._parse(block, rows, n, highest)
-            left -= rows
+            found = self._parse(block, block.count(b"\n"), n, highest)
+            left -= len(found.prob)
+            yield found
 
     def wrong(self, what: str, reason: str = "", *, line: int | None = None) -> FormatError:
         """An error at the line read last, or at another one."""
@@ -92,6 +125,7 @@ class Lines:
 
     def _parse(self, block: bytes, rows: int, n: int, highest: bool) -> Columns:
         first = self.number - rows + 1
+        lines = np.arange(first, first + rows)
         tabs = block.count(b"\t")
         if rows < tabs < 2 * rows:  # some lines have a backoff weight and some have none
             full = _NO_BACKOFF.sub(rb"\1\t0", block)
@@ -104,15 +138,46 @@ class Lines:
         width = len(pattern)
         fields = full.split()
         # every byte is in a field or separates two: no other white space, no empty field
-        if not len(fields) == len(marks) == rows * width or sum(map(len, fields)) + len(marks) != len(full):
-            raise self._first_wrong(block, n, first)
-        if (marks.reshape(rows, width) != pattern).any():
-            raise self._first_wrong(block, n, first)
+        if (
+            not len(fields) == len(marks) == rows * width
+            or sum(map(len, fields)) + len(marks) != len(full)
+            or (marks.reshape(rows, width) != pattern).any()
+        ):
+            fields, lines, width = *self._fields(block, n, first), n + 2
         prob = _numbers(fields[::width])
-        backoff = _numbers(fields[n + 1 :: width]) if width == n + 2 else np.zeros(rows)
+        backoff = _numbers(fields[n + 1 :: width]) if width == n + 2 else np.zeros(len(lines))
         if prob is None or backoff is None or (prob > 0).any() or (highest and backoff.any()):
             raise self._first_wrong(block, n, first, highest)
-        return Columns(prob, [fields[place::width] for place in range(1, n + 1)], backoff, first)
+        for row in np.flatnonzero(np.isneginf(prob)):
+            text, word = fields[row * width : row * width + 2]
+            kenlm = text == b"-inf" or not text.lower().startswith(b"-inf")
+            if not (kenlm and word == BOS.encode()):  # which is never predicted
+                what = f"order {n}: a log10 probability of -inf, so of an event that is impossible"
+                self.tell(what, line=int(lines[row]), kenlm=kenlm)
+        for row in np.flatnonzero(np.isneginf(backoff)):
+            self.tell(f"order {n}: a backoff weight of -inf", line=int(lines[row]))
+        return Columns(prob, [fields[place::width] for place in range(1, n + 1)], backoff, lines)
+
+    def _fields(self, block: bytes, n: int, first: int) -> tuple[list[bytes], Ints]:
+        """n + 2 fields of each n-gram, whatever blanks and tabs are between; the line numbers."""
+        fields: list[bytes] = []
+        numbers = []
+        kenlm = _kenlm_line(n)
+        for number, line in enumerate(block[:-1].split(b"\n"), start=first):
+            own = _BLANKS.split(line.strip(b" \t"))
+            if own == [b""]:
+                continue
+            if len(own) not in (n + 1, n + 2) or own != line.split() or line.startswith(b"\\"):
+                raise self._first_wrong(block, n, first)
+            usual = (
+                own[0] + b"\t" + b" ".join(own[1 : n + 1]) + b"".join(b"\t" + text for text in own[n + 1 :])
+            )
+            if line != usual:
+                read = kenlm.fullmatch(line) is not None
+                self.tell("other blanks and tabs than usual", line=number, kenlm=read)
+            fields += own if len(own) == n + 2 else (*own, b"0")
+            numbers.append(number)
+        return fields, np.array(numbers, dtype=np.int64)
 
     def _first_wrong(self, block: bytes, n: int, first: int, highest: bool = False) -> FormatError:
         for number, line in enumerate(block[:-1].split(b"\n"), start=first):
@@ -121,34 +186,41 @@ class Lines:
         return self.wrong(f"order {n}: lines from {first} on are malformed")
 
 
+def _kenlm_line(n: int) -> re.Pattern[bytes]:
+    """Lines that KenLM reads: a tab before the backoff weight and behind the probability of a single word."""
+    words = rb"\t[ \t]*[^ \t]+" if n == 1 else rb"(?:[ \t]+[^ \t]+){%d}" % n
+    return re.compile(rb"[ \t]*[^ \t]+" + words + rb"(?:\t[ \t]*[^ \t]+)?")
+
+
 def _numbers(fields: list[bytes]) -> Doubles | None:
-    """float64 [M], or None when one is no number that float32 can hold."""
-    if max(map(len, fields)) > LONGEST_NUMBER:
+    """float64 [M], or None when one is no number; what float32 cannot hold becomes -inf, as in KenLM."""
+    if max(map(len, fields), default=0) > LONGEST_NUMBER:
         return None
     text = np.array(fields)
     try:
         values = text.astype(np.float64)
     except ValueError:
         return None
-    if not (np.abs(values) <= np.finfo(np.float32).max).all() or b"_" in b"".join(fields):
+    largest = float(np.finfo(np.float32).max)
+    if not (values <= largest).all() or b"_" in b"".join(fields):
         return None
-    return values
+    return np.where(values < -largest, -np.inf, values)
 
 
 def _fault(line: bytes, n: int, highest: bool) -> str:
     """What is wrong with one line, "" if nothing."""
-    if not line.strip() or line.startswith(b"\\"):
+    if line.startswith(b"\\"):
         return f"fewer n-grams than \\data\\ announces: found {shown(line)}"
-    prob, tab, rest = line.partition(b"\t")
-    if not tab or b" " in prob.strip():
-        return f"no tab after the probability: {shown(line)}"
-    words, tab, backoff = rest.partition(b"\t")
-    if words.split(b" ") != words.split() or len(words.split()) != n or b"\t" in backoff:
-        return f"expected {n} words with single blanks and then a tab or the end: {shown(line)}"
-    for what, text in (("probability", prob), *((("backoff weight", backoff),) if tab else ())):
-        value = _numbers([text]) if text == text.strip() else None
+    fields = _BLANKS.split(line.strip(b" \t"))
+    if fields == [b""]:
+        return ""
+    if len(fields) not in (n + 1, n + 2) or fields != line.split():
+        return f"expected a number, {n} words and perhaps a number: {shown(line)}"
+    backoffs = [("backoff weight", text) for text in fields[n + 1 :]]
+    for what, text in (("probability", fields[0]), *backoffs):
+        value = _numbers([text])
         if value is None:
-            return f"the {what} {shown(text)} is not a finite number"
+            return f"the {what} {shown(text)} is not a number"
         if what == "probability" and value[0] > 0:
             return f"positive log probability {shown(text)}: no probability is above 1"
         if what != "probability" and highest and value[0]:

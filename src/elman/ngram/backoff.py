@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -26,26 +25,11 @@ from elman.errors import FormatError
 from elman.language_model import State
 from elman.ngram import native
 from elman.ngram.counts import MAX_ORDER, Ints
+from elman.ngram.tables import Doubles, Table, find_rows, validate
 from elman.text.tokenizers import Tokenizer
 from elman.text.vocabulary import Vocabulary
 
 LN10 = math.log(10)
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Table:
-    """The n-grams of one order, rising by key.
-
-    keys           int64 [N_n], prefix · (V + 1) + word; at order 1: 0, 1, … V
-    log10_prob     float32 [N_n]; the row of `<s>` holds 0, as KenLM writes it, and is never used
-    log10_backoff  float32 [N_n]; 0 where nothing follows; empty at the highest order
-    """
-
-    keys: Ints
-    log10_prob: Floats
-    log10_backoff: Floats
 
 
 class NgramModel:
@@ -73,13 +57,18 @@ class NgramModel:
         """Raises FormatError when the tables are not a model over this vocabulary."""
         self.vocabulary, self.tokenizer, self.tables = vocabulary, tokenizer, tuple(tables)
         self.method, self.details, self.report = method, dict(details or {}), list(report)
-        _validate(self.tables, len(vocabulary))
+        validate(self.tables, len(vocabulary))
         self._found: native.Lookup | None = None  # made when it is first needed
 
     @property
     def order(self) -> int:
         """The length of the longest n-grams."""
         return len(self.tables)
+
+    @property
+    def parameter_count(self) -> int:
+        """Probabilities and backoff weights."""
+        return sum(len(table.log10_prob) + len(table.log10_backoff) for table in self.tables)
 
     def describe(self) -> dict[str, Any]:
         """What `elman inspect` shows: JSON."""
@@ -88,6 +77,7 @@ class NgramModel:
             "kind": self.kind,
             "method": self.method,
             "order": self.order,
+            "parameters": self.parameter_count,
             "vocabulary_size": len(self.vocabulary),
             "ngrams": sizes,
             "bytes": sum(t.keys.nbytes + t.log10_prob.nbytes + t.log10_backoff.nbytes for t in self.tables),
@@ -251,14 +241,6 @@ class NgramModel:
         return cls(vocabulary, tokenizer, tables, method=method, details=details, report=report)
 
 
-def find_rows(keys: Ints, wanted: Ints) -> Ints:
-    """The row of each wanted key [...] among rising keys [N], -1 where it is not there."""
-    if not len(keys):
-        return np.full(wanted.shape, -1, dtype=np.int64)
-    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[place] == wanted, place, -1)
-
-
 def _within(stream: Ints, vocabulary_size: int) -> bool:
     return bool(stream.size) and int(stream.min()) >= -1 and int(stream.max()) <= vocabulary_size
 
@@ -269,30 +251,3 @@ def _numpy(tensor: Tensor) -> Ints:
 
 def _state(history: Ints, like: Tensor) -> State:
     return (torch.from_numpy(history).to(like.device),)
-
-
-def _validate(tables: Sequence[Table], vocabulary_size: int) -> None:
-    if not 1 <= len(tables) <= MAX_ORDER:
-        raise FormatError(f"n-gram model: {len(tables)} orders; 1 to {MAX_ORDER} are possible.")
-    base, below = vocabulary_size + 1, 0
-    for n, table in enumerate(tables, start=1):
-        size = len(table.keys)
-        backoffs = size if n < len(tables) else 0
-        if {table.keys.ndim, table.log10_prob.ndim, table.log10_backoff.ndim} != {1} or (
-            (len(table.log10_prob), len(table.log10_backoff)) != (size, backoffs)
-        ):
-            raise FormatError(f"n-gram model: the arrays of order {n} differ in length.")
-        if n == 1 and not np.array_equal(table.keys, np.arange(base)):
-            raise FormatError(f"n-gram model: {size} unigrams for a vocabulary of {vocabulary_size} and <s>.")
-        if n > 1 and size and not (table.keys[0] >= 0 and table.keys[-1] < below * base):
-            raise FormatError(f"n-gram model: a context of order {n} does not exist.")
-        if n > 1 and not (table.keys[1:] > table.keys[:-1]).all():
-            raise FormatError(f"n-gram model: the n-grams of order {n} are not sorted, or occur twice.")
-        parts = np.array_split(table.keys, 64)  # the remainders of all would double the memory of the keys
-        if n > 1 and any((part % base == vocabulary_size).any() for part in parts):
-            raise FormatError(f"n-gram model: order {n} holds <s> after another word.")
-        if not (np.isfinite(table.log10_prob).all() and (table.log10_prob <= 0).all()):
-            raise FormatError(f"n-gram model: order {n} holds a log-probability above 0 or not finite.")
-        if not np.isfinite(table.log10_backoff).all():
-            raise FormatError(f"n-gram model: order {n} holds a backoff weight that is not finite.")
-        below = size

@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 
 from elman.errors import OptionError
 from elman.ngram import native
-from elman.ngram.backoff import Doubles, Floats, NgramModel, Table
+from elman.ngram.backoff import NgramModel
 from elman.ngram.counts import MAX_ORDER, Counts, Ints, check, count
+from elman.ngram.tables import Doubles, Floats, Table
 from elman.text.corpus import Text
 from elman.text.tokenizers import Tokenizer
 from elman.text.vocabulary import Vocabulary

@@ -13,8 +13,9 @@ import math
 import numpy as np
 
 from elman.errors import OptionError
-from elman.ngram.backoff import Doubles, NgramModel, Table
+from elman.ngram.backoff import NgramModel
 from elman.ngram.counts import Counts, Ints, count
+from elman.ngram.tables import Doubles, Table
 from elman.text.corpus import Text
 from elman.text.tokenizers import Tokenizer
 from elman.text.vocabulary import Vocabulary

@@ -13,7 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from elman.compare.comparison import Comparison, headline, protocol_in_words
-from elman.errors import OptionError
+from elman.disk import replace_file
+from elman.errors import ElmanError, OptionError
 from elman.report import sections
 from elman.report.figures import Figure, by_bucket, learning_curves
 
@@ -21,13 +22,14 @@ POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inli
 
 
 def write_report(comparison: Comparison, path: Path) -> Path:
-    """Write the page; raises OptionError where the place cannot be written."""
+    """Write the page; raises OptionError where the place cannot be written, and leaves what was there."""
     page = render(comparison)
     try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
+        replace_file(path, page)
+    except ElmanError as error:
         raise OptionError(
-            f"cannot write the report to {path}: {error.strerror or error}.",
+            f"cannot write the report to {error.cause.replace(': cannot be written', '')}",
+            reason=error.reason,
             remedy="give --report FILE in a folder that exists, or --no-report.",
         ) from error
     return path

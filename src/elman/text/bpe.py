@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from elman.errors import ElmanError, FormatError
+from elman.text.vocabulary import BOS, EOS, UNK
 
 T = TypeVar("T")
 MAX_VOCABULARY = 1_000_000
@@ -95,8 +96,8 @@ def _validated(model: object) -> tuple[dict[str, int], list[list[str]]]:
         range(len(vocab))
     ):
         raise FormatError("BPE: ids must be 0, 1, … without gaps.")
-    if any(not token or len(token) > 10_000 for token in vocab):
-        raise FormatError("BPE: an empty or overlong subword.")
+    if any(not token or len(token) > 10_000 or token in (UNK, BOS, EOS) for token in vocab):
+        raise FormatError("BPE: an empty, overlong or reserved subword.")
     for number, pair in enumerate(merges):
         if (
             not isinstance(pair, list | tuple)

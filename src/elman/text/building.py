@@ -24,7 +24,7 @@ from elman.text.cache import FORMAT, write_description
 from elman.text.encoding import Encoder, encode_all
 from elman.text.reading import Progress
 from elman.text.sources import SPLITS, Blocks, CorpusSource
-from elman.text.tokenizers import BPE, BYTE_TEXTS, TOKENIZERS, Bytes, Tokenizer, get_tokenizer
+from elman.text.tokenizers import BPE, TOKENIZERS, Tokenizer, get_tokenizer
 from elman.text.vocabulary import MAX_TOKENS, RARE, UNK, Vocabulary
 
 _CHUNK = 1 << 22
@@ -78,6 +78,12 @@ class TextSettings:
     def resolved(self, source: CorpusSource) -> dict[str, Any]:
         """The settings with the source's defaults, and only those that matter."""
         name = self.tokenizer or source.tokenizer
+        if name in ("bytes", "bpe") and (self.vocabulary_size or (self.min_count or 1) > 1):
+            raise OptionError(
+                f"--vocabulary-size and --min-count do not go with --tokenizer {name}.",
+                reason="every byte belongs to the vocabulary, so that no text is unknown.",
+                remedy="leave them out; for subwords, --bpe-size is their number.",
+            )
         found: dict[str, Any] = {
             "tokenizer": name,
             "vocabulary_size": self.vocabulary_size,
@@ -235,8 +241,6 @@ def _vocabulary(
         if left <= 0:
             break
     numbers = dict(zip(tokens, counts.tolist(), strict=True))
-    if isinstance(tokenizer, Bytes):
-        numbers = {text: 0 for byte, text in enumerate(BYTE_TEXTS) if byte != ord("\n")} | numbers
     size, floor = resolved["vocabulary_size"], resolved["min_count"]
     prepared = counts[Vocabulary.unk_id] * RARE >= train_events
     if size is None and tokenizer.unit == "word" and not prepared:
@@ -246,7 +250,7 @@ def _vocabulary(
         sentences=int(counts[Vocabulary.eos_id]),
         size=size or None,
         min_count=floor,
-        closed=tokenizer.closed,
+        alphabet=tokenizer.alphabet,
     )
     return vocabulary, _kept(vocabulary, counts, size or 0, tokenizer)
 
@@ -257,7 +261,7 @@ def _kept(vocabulary: Vocabulary, counts: NDArray[np.int64], size: int, tokenize
     what = f"{tokenizer.unit}s"
     rising = np.sort(counts[2:][counts[2:] > 0])
     lost = rising[: len(rising) - int((vocabulary.counts[2:] > 0).sum())]
-    if not lost.size and tokenizer.closed:
+    if not lost.size and tokenizer.alphabet:
         return f"all {what}, so that nothing can be {UNK}"
     if not lost.size:
         literal = vocabulary.trained_unknown

@@ -22,7 +22,7 @@ from elman.errors import ElmanError, FormatError, TextError
 from elman.text import cache as store
 from elman.text.building import Report, TextSettings, build, key_of, told
 from elman.text.encoding import Encoder, encode_all
-from elman.text.reading import Source, name_of, open_blocks
+from elman.text.reading import Source, name_of, open_blocks, with_line_feeds
 from elman.text.sources import SPLITS, CorpusSource, find_corpus
 from elman.text.tokenizers import Tokenizer, tokenizer_from_json
 from elman.text.vocabulary import Vocabulary
@@ -122,7 +122,7 @@ class Corpus:
             told = (
                 "; no training event is <unk>, so figures on texts with unknown words mislead (--min-count 2)"
             )
-            return f"vocabulary {len(self.vocabulary):,}{kept}{'' if self.tokenizer.closed else told}"
+            return f"vocabulary {len(self.vocabulary):,}{kept}{'' if self.tokenizer.alphabet else told}"
         return (
             f"vocabulary {len(self.vocabulary):,}{kept}; {unknown:,} of the {events:,} training events "
             f"({unknown / events:.1%}) are <unk>"
@@ -285,7 +285,7 @@ def encode_string(text: str, tokenizer: Tokenizer, vocabulary: Vocabulary) -> Te
     encoder = Encoder(tokenizer, vocabulary, sink)
     if raw:
         raw = raw if raw.endswith(b"\n") else raw + b"\n"
-        encoder.add(raw.replace(b"\r\n", b"\n"))
+        encoder.add(with_line_feeds(raw))
     return _encoded(encoder, np.frombuffer(sink.getvalue(), dtype="<i4"))
 
 

@@ -190,9 +190,7 @@ class Encoder:
                 tokens += self.tokenizer.texts(piece)
                 tokens.append(EOS)
                 raw = piece.encode()
-                # a sentence may begin in the middle of a word, after a no-break space: that word counts once
-                inside = start > 0 and line[start - 1] not in ASCII_SPACE and line[start] not in ASCII_SPACE
-                self._count_one(len(raw.split()) - inside, len(raw) + (end == len(line)))
+                self._count_one(len(raw.split()), len(raw) + (end == len(line)))
             if not spans:
                 raw = line.encode()
                 self._count_between(len(raw.split()), len(raw) + 1)

@@ -29,6 +29,7 @@ TOKEN = re.compile(r"[^\W\d_][^\W\d_\u0300-\u036f]*(?:['’][^\W\d_]+)?|\d+(?:[.
 are counted with the ASCII form of this expression; letters of any alphabet are kept here)."""
 
 _END = re.compile(r"[.?!…]+[\"'”’»)\]]*(?=\s)")
+_GAP = re.compile(r"\s*[ \t\n\r\v\f]")  # up to its last blank between words: no sentence begins inside a word
 _OPENING = "\"'“‘«([¿¡—–-•*"
 
 
@@ -62,10 +63,13 @@ _LIST_MARK = re.compile(r"\W*(?:\d{1,3}|[A-Za-z]|[ivxIVX]{1,5})\.$")
 
 
 def hide_notes(line: str) -> str:
-    """The line with bracketed stage notes blanked out, so that offsets stay what they were."""
+    """The line with bracketed stage notes blanked out, so that offsets stay what they were.
+
+    By no-break spaces, as a note's place ends no word: in "so.[Applause]Then" there is one, in one sentence.
+    """
     if "[" not in line:
         return line
-    return _NOTE.sub(lambda note: " " * len(note[0]), line)
+    return _NOTE.sub(lambda note: "\u00a0" * len(note[0]), line)
 
 
 def sentence_spans(line: str) -> list[Span]:
@@ -76,12 +80,14 @@ def sentence_spans(line: str) -> list[Span]:
     spans: list[Span] = []
     start = 0
     for end in _END.finditer(line):
-        after = end.end()
+        if (gap := _GAP.match(line, end.end())) is None:
+            continue
+        after = gap.end()
         while after < len(line) and line[after].isspace():
             after += 1
         if after < len(line) and _ends_sentence(line, start, end, after):
-            spans.append((start, after))
-            start = after
+            spans.append((start, gap.end()))
+            start = gap.end()
     if start < len(line) and (spans or not line.isspace()):
         spans.append((start, len(line)))
     return spans

@@ -1,15 +1,19 @@
 """Files as lines of valid UTF-8, streaming: a gigabyte never lies in memory.
 
-Not a tokenizer: it knows bytes and lines only. Gzip is recognized by its first bytes, never by the name.
+Not a tokenizer: it knows bytes and lines only. Gzip, bzip2 and xz are recognized by their first bytes, never
+by the name.
 A byte-order mark is dropped, CRLF becomes LF, a last line without a line end gets one. What is no text
 (UTF-16, binary, NUL, invalid UTF-8, a damaged archive) raises TextError with file, line and byte offset.
 """
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import io
+import lzma
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -17,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, cast
 
-from elman.errors import TextError
+from elman.errors import OptionError, TextError
 
 BLOCK = 1 << 20
 """Bytes read at once."""
@@ -28,10 +32,10 @@ Source = Path | Literal["-"]
 Progress = Callable[[int], None]
 """Called with the bytes of the file (as stored, compressed or not) read so far."""
 
+_BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
+
 _FORMATS = (
     (b"\x1f\x9d", "a compress (.Z) archive", "uncompress it first"),
-    (b"BZh", "a bzip2 archive", "bunzip2 it first"),
-    (b"\xfd7zXZ\0", "an xz archive", "unxz it first"),
     (b"\x28\xb5\x2f\xfd", "a zstandard archive", "unzstd it first"),
     (b"PK\x03\x04", "a zip archive (or an office document)", "unzip it first, or save it as plain text"),
     (b"%PDF-", "a PDF document", "save it as plain text"),
@@ -51,11 +55,15 @@ def open_lines(source: Source) -> Iterator[bytes]:
         yield from block[:-1].split(b"\n")
 
 
-def open_blocks(source: Source, progress: Progress | None = None) -> Iterator[bytes]:
+def open_blocks(
+    source: Source, progress: Progress | None = None, *, encoding: str = "utf-8"
+) -> Iterator[bytes]:
     """Blocks of whole lines, each line ended by one LF, valid UTF-8 without NUL. Raises TextError.
 
-    source  a path, or "-" for standard input
+    source    a path, or "-" for standard input
+    encoding  of the source, one that extends ASCII. Raises OptionError for another
     """
+    _require_encoding(encoding)
     name = name_of(source)
     with _open(source, progress) as stream:
         line, offset, kept = 1, 0, b""
@@ -76,12 +84,19 @@ def open_blocks(source: Source, progress: Progress | None = None) -> Iterator[by
                     raise _endless(name, line)
                 continue
             block, kept = kept + fresh[:cut], fresh[cut:]
+            size = len(block)
+            if encoding != "utf-8":
+                block = _recoded(block, encoding, name, line)
             _require_text(block, name, line, offset)
-            offset += len(block)
-            if b"\r" in block:
-                block = block.replace(b"\r\n", b"\n")
+            offset += size
+            block = with_line_feeds(block)
             line += block.count(b"\n")
             yield block
+
+
+def with_line_feeds(text: bytes) -> bytes:
+    """Each CRLF as LF. So is CRCRLF, which text-mode copies leave: a text read twice is the same text."""
+    return re.sub(rb"(?<!\r)\r++\n", b"\n", text) if b"\r\n" in text else text
 
 
 def content_digest(source: Path, progress: Progress | None = None) -> str:
@@ -128,8 +143,14 @@ def _open(source: Source, progress: Progress | None) -> Iterator[io.BufferedIOBa
 
 
 def _unpacked(stream: io.BufferedReader[_Counted]) -> io.BufferedIOBase:
-    packed = stream.peek(2)[:2] == b"\x1f\x8b"
-    return cast(io.BufferedIOBase, gzip.GzipFile(fileobj=stream) if packed else stream)
+    start = stream.peek(10)[:10]
+    if start.startswith(b"\x1f\x8b"):
+        return cast(io.BufferedIOBase, gzip.GzipFile(fileobj=stream))
+    if _BZIP2.match(start):
+        return cast(io.BufferedIOBase, bz2.BZ2File(stream))
+    if start.startswith(b"\xfd7zXZ\0"):
+        return cast(io.BufferedIOBase, lzma.LZMAFile(stream))
+    return cast(io.BufferedIOBase, stream)
 
 
 class _Counted(io.RawIOBase):
@@ -151,21 +172,46 @@ class _Counted(io.RawIOBase):
 
 
 def _read(stream: io.BufferedIOBase, name: str, offset: int) -> bytes:
+    packer = {gzip.GzipFile: "gzip", bz2.BZ2File: "bzip2", lzma.LZMAFile: "xz"}.get(type(stream), "")
     try:
         return stream.read1(BLOCK)
     except EOFError:
         raise TextError(
-            f"{name}: the gzip archive ends too early, after about {offset:,} bytes of text.",
+            f"{name}: the {packer} archive ends too early, after about {offset:,} bytes of text.",
             reason="a download or copy was interrupted.",
-            remedy=f"fetch it again; test it with: gzip -t {name}",
+            remedy=f"fetch it again; test it with: {packer} -t {name}",
         ) from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise TextError(
-            f"{name}: the gzip archive is damaged after about {offset:,} bytes of text ({error}).",
-            remedy=f"fetch it again; test it with: gzip -t {name}",
-        ) from None
-    except OSError as error:
+    except (OSError, zlib.error, lzma.LZMAError) as error:
+        if packer and getattr(error, "errno", None) is None:  # not of the disk
+            raise TextError(
+                f"{name}: the {packer} archive is damaged after about {offset:,} bytes of text ({error}).",
+                remedy=f"fetch it again; test it with: {packer} -t {name}",
+            ) from None
         raise TextError(f"{name}: reading stopped after {offset:,} bytes: {error}.") from None
+
+
+def _require_encoding(encoding: str) -> None:
+    try:
+        usable = "\\data 0\n".encode(encoding) == b"\\data 0\n"
+    except (LookupError, UnicodeError):
+        usable = False
+    if not usable:
+        raise OptionError(
+            f"encoding {encoding!r} is unknown, or does not extend ASCII.",
+            remedy="for instance latin-1, windows-1252 or gb18030; convert others: iconv -t UTF-8.",
+        )
+
+
+def _recoded(block: bytes, encoding: str, name: str, line: int) -> bytes:
+    """A block of whole lines as UTF-8."""
+    try:
+        return block.decode(encoding).encode()
+    except UnicodeError as error:
+        at = getattr(error, "start", 0)
+        raise TextError(
+            f"{name}: line {line + block.count(10, 0, at)}: 0x{block[at]:02X} is not {encoding}.",
+            remedy="give another encoding.",
+        ) from None
 
 
 def _require_text(block: bytes, name: str, line: int, offset: int) -> None:

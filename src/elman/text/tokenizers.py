@@ -1,93 +1,28 @@
-"""A line of text → sentences → tokens with their place in the line; and tokens → readable text.
+"""The tokenizers: words, prose, characters, bytes, subwords; each by name, and as JSON.
 
-A tokenizer knows no ids (vocabulary.py does) and reads no files. No token ever holds ASCII white space,
-so every token can stand in an ARPA file or a table: characters show a blank as ␣.
+No token ever holds ASCII white space, so every token can stand in an ARPA file or a table: characters show a
+blank as ␣.
 """
 
 from __future__ import annotations
 
-import re
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any
 
 from elman.errors import FormatError, OptionError, TextError
 from elman.text.bpe import guarded, load_bpe, train_bpe
 from elman.text.paragraphs import as_paragraphs
 from elman.text.prose import TOKEN, Style, as_printed
-from elman.text.vocabulary import BOS, EOS
+from elman.text.tokens import Token as Token
+from elman.text.tokens import Tokenizer as Tokenizer
+from elman.text.tokens import Unit as Unit
+from elman.text.vocabulary import BOS, EOS, WORD
 
-Unit = Literal["word", "character", "byte", "subword"]
-
-_VISIBLE = {" ": "␣", "\t": "␉", "\n": "␊", "\v": "␋", "\f": "␌", "\r": "␍"}
-_SPACE_OF = str.maketrans({shown: space for space, shown in _VISIBLE.items()})
-_WORD = re.compile(r"[^ \t\n\r\v\f]+")
-
-
-class Token(NamedTuple):
-    """A token and its place: line[start:end] in the original line (characters, not bytes)."""
-
-    text: str
-    start: int
-    end: int
-
-
-class Tokenizer(ABC):
-    """One line of the original text → sentences of tokens. `</s>` is not among them: it ends each one."""
-
-    name: ClassVar[str]
-    unit: ClassVar[Unit]
-    closed: ClassVar[bool] = False
-    """Whether all tokens are known beforehand, so that nothing can be unknown."""
-
-    lost: ClassVar[str] = ""
-    """What of a text its tokens do not tell, in words: bits per byte then are of less than the text."""
-
-    def paragraphs(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
-        """The lines of a file as this tokenizer takes them: as they are."""
-        return blocks
-
-    def spans(self, line: str) -> list[tuple[int, int]]:
-        """Spans [start, end) of the sentences; together they are the whole line."""
-        return [(0, len(line))]
-
-    @abstractmethod
-    def tokens(self, piece: str) -> list[Token]:
-        """The tokens of one sentence, offsets from its beginning."""
-
-    def texts(self, piece: str) -> list[str]:
-        """The same without offsets."""
-        return [token.text for token in self.tokens(piece)]
-
-    def sentences(self, line: str) -> list[list[Token]]:
-        """The sentences of a line. Exactly one (perhaps empty) for each line, except prose: none to many."""
-        return [
-            [Token(text, first + start, end + first) for text, start, end in self.tokens(line[first:last])]
-            for first, last in self.spans(line)
-        ]
-
-    def split(self, line: str) -> list[list[str]]:
-        """`sentences` without offsets."""
-        return [self.texts(line[first:last]) for first, last in self.spans(line)]
-
-    @abstractmethod
-    def join(self, tokens: Sequence[str]) -> str:
-        """Readable text of tokens (no specials): what `elman generate` prints."""
-
-    def as_json(self) -> dict[str, Any]:
-        """What `tokenizer_from_json` needs to make the same tokenizer."""
-        return {"name": self.name}
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Tokenizer) and self.as_json() == other.as_json()
-
-    def __hash__(self) -> int:
-        return hash(self.name)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+_PICTURES = {" ": "␣", "\t": "␉", "\n": "␊", "\v": "␋", "\f": "␌", "\r": "␍"}
+_VISIBLE = _PICTURES | {picture: f"<{ord(picture):X}>" for picture in _PICTURES.values()}
+_SHOWN = {token: letter for letter, token in _VISIBLE.items()}
 
 
 class Words(Tokenizer):
@@ -101,7 +36,7 @@ class Words(Tokenizer):
     unit = "word"
 
     def tokens(self, piece: str) -> list[Token]:
-        found = [Token(match[0], match.start(), match.end()) for match in _WORD.finditer(piece)]
+        found = [Token(match[0], match.start(), match.end()) for match in WORD.finditer(piece)]
         require_no_marks((token.text for token in found), "the text")
         return found
 
@@ -151,7 +86,7 @@ class Prose(Tokenizer):
 
 
 class Characters(Tokenizer):
-    """Unicode code points; white space is shown by its picture (␣ for a blank)."""
+    """Unicode code points; white space is shown by its picture (␣ for a blank), such a picture as <2423>."""
 
     name = "characters"
     unit = "character"
@@ -163,7 +98,7 @@ class Characters(Tokenizer):
         return [_VISIBLE.get(letter, letter) for letter in piece]
 
     def join(self, tokens: Sequence[str]) -> str:
-        return "".join(tokens).translate(_SPACE_OF)
+        return "".join(_SHOWN.get(token, token) for token in tokens)
 
 
 BYTE_TEXTS = tuple(
@@ -178,7 +113,11 @@ class Bytes(Tokenizer):
 
     name = "bytes"
     unit = "byte"
-    closed = True
+
+    @property
+    def alphabet(self) -> Sequence[str]:
+        """The bytes that UTF-8 has, but for NUL and LF, which stand in no line."""
+        return [BYTE_TEXTS[byte] for byte in range(1, 0xF5) if byte not in (0x0A, 0xC0, 0xC1)]
 
     def tokens(self, piece: str) -> list[Token]:
         return [
@@ -200,7 +139,7 @@ class BPE(Tokenizer):
 
     name = "bpe"
     unit = "subword"
-    closed = True
+    blank_begins = True
 
     def __init__(self, model: object) -> None:
         self.engine: Any = load_bpe(model)
@@ -211,6 +150,11 @@ class BPE(Tokenizer):
     def train(cls, lines: Iterable[str], size: int = 8000) -> BPE:
         """Learn at most `size` subwords (256 bytes included) from lines of training text."""
         return cls(train_bpe(lines, size))
+
+    @property
+    def alphabet(self) -> Sequence[str]:
+        """All subwords, the 256 bytes among them: no text is unknown."""
+        return self.subwords
 
     @cached_property
     def subwords(self) -> list[str]:

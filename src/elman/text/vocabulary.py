@@ -7,6 +7,7 @@ the others follow by falling training count. `<s>` is never predicted; n-gram co
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
@@ -21,7 +22,10 @@ MAX_TOKEN_LENGTH = 100_000
 RARE = 1000
 """Events of a text for one of `<unk>`: fewer do not change what the text is like."""
 ASCII_SPACE = frozenset(" \t\n\r\v\f")
-"""What separates words, as in KenLM. Other Unicode blanks, the no-break space among them, do not."""
+"""What a blank is, and so what separates words, as in KenLM; as in native/words.cpp and bytes.split().
+Other Unicode blanks, the no-break space among them, are letters of a word."""
+WORD = re.compile(r"[^ \t\n\r\v\f]+")
+"""A word, wherever words are counted or told apart: what stands between blanks."""
 
 
 class Vocabulary:
@@ -61,7 +65,7 @@ class Vocabulary:
         sentences: int,
         size: int | None = None,
         min_count: int | None = 1,
-        closed: bool = False,
+        alphabet: Sequence[str] = (),
     ) -> Vocabulary:
         """The vocabulary of a training text.
 
@@ -70,7 +74,7 @@ class Vocabulary:
         size       keep the most frequent tokens so that V = size, specials included; None keeps all
         min_count  keep tokens that occur at least so often; None: where nothing else is `<unk>`, the rarest
                    tokens are (see `rarest`)
-        closed     no other tokens exist (bytes, subwords): without min_count those of count 0 are kept too
+        alphabet   tokens that belong to it even where the text has none: nothing else exists
         Ties are broken by code point, so the result does not depend on the order of the text.
         Occurrences of tokens that are cut count for `<unk>`. Raises OptionError.
         """
@@ -80,16 +84,14 @@ class Vocabulary:
             )
         if min_count is not None and min_count < 1:
             raise OptionError(f"min_count is {min_count}.", remedy="give 1 or more.")
-        least = 0 if closed and min_count is None else 1
-        words = (
-            (token, count) for token, count in counts.items() if token not in (UNK, EOS) and count >= least
-        )
-        ranked = sorted(words, key=lambda item: (-item[1], item[0]))
+        words = ((token, count) for token, count in counts.items() if token not in (UNK, EOS) and count > 0)
+        always = dict.fromkeys(alphabet, 0)
+        ranked = sorted((always | dict(words)).items(), key=lambda item: (-item[1], item[0]))
         room = len(ranked) if size is None else size - 2
         if min_count is None:
-            told = counts.get(UNK, 0) > 0 or len(ranked) > room or closed
-            min_count = least if told else rarest([count for _, count in ranked]) + 1
-        kept = [item for item in ranked if item[1] >= min_count][:room]
+            trained = counts.get(UNK, 0) > 0 or len(ranked) > room or bool(always)
+            min_count = 1 if trained else rarest([count for _, count in ranked]) + 1
+        kept = [item for item in ranked if item[1] >= min_count or item[0] in always][:room]
         if len(kept) + 2 > MAX_TOKENS:
             raise OptionError(
                 f"the training text has {len(kept):,} different tokens; the limit is {MAX_TOKENS:,}.",

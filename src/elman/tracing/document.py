@@ -12,10 +12,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from elman.language_model import LanguageModel, StatePolicy
+from elman.language_model import LanguageModel, StatePolicy, parameter_count
 from elman.surprisal import TokenSurprisal
 
 FORMAT, VERSION = "elman-trace", 1
@@ -127,18 +126,8 @@ def model_card(model: LanguageModel, name: str) -> dict[str, object]:
         **{key: getattr(config, key) if recurrent else None for key in ("cell", "num_layers", "hidden_size")},
         "vocabulary": len(model.vocabulary),
         "unit": model.tokenizer.unit,
-        "parameters": _parameters(model),
+        "parameters": parameter_count(model),
     }
-
-
-def _parameters(model: object) -> int | None:
-    """Numbers stored: weights; an n-gram's probabilities and backoffs; a mixture's parts together."""
-    if hasattr(model, "models"):
-        return sum(_parameters(part) or 0 for part in model.models)
-    if not hasattr(model, "arrays"):
-        return None
-    arrays: list[torch.Tensor] = list(model.arrays().values())
-    return sum(array.numel() for array in arrays if array.is_floating_point() or array.dtype == torch.int8)
 
 
 def _digits(value: float, digits: int) -> float | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
 
 from elman.errors import FormatError, OptionError
+from elman.kernels.draws import drawing_from
 
 
 def resolve_device(name: str) -> torch.device:
@@ -48,45 +49,59 @@ def deterministic(device: torch.device) -> Iterator[None]:
 
 
 class PrivateRandom:
-    """torch's random state as the training sees it, put aside while somebody else runs.
+    """The random state of a training: on a CPU a generator of its own, on a GPU the device's too.
 
-    Between `leave` and `enter` whoever consumes the events may draw numbers without changing the run,
-    and the run does not change theirs.
+    torch draws from one generator for the whole device; there the run's state is put aside while somebody
+    else runs. Between `leave` and `enter` whoever consumes the events may draw numbers without changing
+    the run, and the run does not change theirs.
     """
 
     def __init__(self, device: torch.device, seed: int) -> None:
         self._device = device
-        self._outside = self.state()
-        torch.manual_seed(seed)
-        self._inside = self.state()
-        self.load(self._outside)
+        self._generator = torch.Generator().manual_seed(seed)
+        self._drawing = ExitStack()
+        self._outside = self._of_device()
+        if self._outside is not None:
+            torch.manual_seed(seed)
+            self._inside = self._of_device()
+            self._set(self._outside)
 
     def state(self) -> dict[str, Tensor]:
         """Generator → its state, uint8, on the CPU."""
-        found = {"cpu": torch.get_rng_state()}
-        if self._device.type == "cuda":
-            found["cuda"] = torch.cuda.get_rng_state(self._device)
-        elif self._device.type == "mps":
-            found["mps"] = torch.mps.get_rng_state()
-        return found
+        found = {"cpu": self._generator.get_state()}
+        there = self._of_device()
+        return found if there is None else found | {self._device.type: there}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Continue from a saved state; generators this device does not have are passed over."""
         try:
-            torch.set_rng_state(state["cpu"])
-            if self._device.type == "cuda" and "cuda" in state:
-                torch.cuda.set_rng_state(state["cuda"], self._device)
-            elif self._device.type == "mps" and "mps" in state:
-                torch.mps.set_rng_state(state["mps"])
+            self._generator.set_state(state["cpu"])
+            if self._device.type in state and self._device.type != "cpu":
+                self._set(state[self._device.type])
         except (KeyError, RuntimeError, TypeError) as error:
             raise FormatError(f"the saved random state does not fit this torch: {error}.") from error
 
     def enter(self) -> None:
         """Training goes on."""
-        self._outside = self.state()
-        self.load(self._inside)
+        self._drawing.enter_context(drawing_from(self._generator))
+        self._outside = self._of_device()
+        if self._outside is not None and self._inside is not None:
+            self._set(self._inside)
 
     def leave(self) -> None:
         """Somebody else runs."""
-        self._inside = self.state()
-        self.load(self._outside)
+        self._drawing.close()
+        self._inside = self._of_device()
+        if self._outside is not None:
+            self._set(self._outside)
+
+    def _of_device(self) -> Tensor | None:
+        if self._device.type == "cuda":
+            return torch.cuda.get_rng_state(self._device)
+        return torch.mps.get_rng_state() if self._device.type == "mps" else None
+
+    def _set(self, state: Tensor) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(state, self._device)
+        elif self._device.type == "mps":
+            torch.mps.set_rng_state(state)

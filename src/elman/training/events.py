@@ -82,7 +82,7 @@ class Sampled:
 class Stopped:
     """The last event. The model holds the weights of `best_epoch`, or the latest if none was validated.
 
-    valid_perplexity is that epoch's; `folder` is the run, when it was saved.
+    valid_perplexity is that epoch's; `folder` is the run, when it was saved; `signal` is what interrupted it.
     """
 
     reason: Reason
@@ -92,6 +92,7 @@ class Stopped:
     valid_perplexity: float | None
     seconds: float
     folder: Path | None = None
+    signal: int | None = None
 
 
 Event = Started | Step | Validated | Saved | Sampled | Stopped

@@ -19,6 +19,8 @@ class Log:
 
     def __init__(self, path: Path, length: int = 0) -> None:
         try:
+            if path.exists() and not path.is_file():
+                raise OSError(None, "it is no file")
             self._file = path.open("ab")
             self._file.truncate(min(length, self._file.tell()))
             self._file.seek(0, os.SEEK_END)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from elman.errors import FormatError
+from elman.language_model import perplexity
 
 
 @dataclass
@@ -93,11 +94,6 @@ class Progress:
         if not isinstance(value["history"], list):
             raise FormatError("the checkpoint's progress: history is not a list.")
         return cls(**value)
-
-
-def perplexity(nats_per_event: float) -> float:
-    """exp, infinite rather than an error where it overflows."""
-    return math.exp(nats_per_event) if nats_per_event < 700 else math.inf
 
 
 def _json(number: float) -> float | None:

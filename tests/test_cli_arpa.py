@@ -1,0 +1,65 @@
+"""ARPA files in every verb that takes them: notes on stderr, `--strict`, `--encoding`, packed ones."""
+
+from __future__ import annotations
+
+import bz2
+import json
+from pathlib import Path
+
+import pytest
+
+from table_model import run_cli
+from test_arpa import SMALL
+
+ODD = b"A model of the world\n" + SMALL.replace(b"\ta\t", b"   \xe9 ").replace(b"a b", b"\xe9 b").replace(
+    b"<s> a", b"<s> \xe9"
+)
+NOTES = ("line 1: text before", "other blanks and tabs than usual", "do not sum to 1")
+VERBS = {
+    "evaluate": ["odd.arpa", "text.txt"],
+    "score": ["odd.arpa", "text.txt"],
+    "mix": ["odd.arpa", "odd.lm.bz2", "--tune", "text.txt"],
+    "inspect": ["odd.arpa"],
+    "export": ["odd.arpa", "again.arpa", "--overwrite"],
+    "generate": ["odd.arpa", "--length", "3"],
+    "trace": ["odd.arpa", "text.txt"],
+    "memory": ["odd.arpa", "text.txt", "--histories", "1", "--histories", "2"],
+    "memory connectivity": ["odd.arpa", "text.txt"],
+    "compare": ["odd.arpa", "--text", "text.txt", "--no-report"],
+    "explore": ["odd.arpa", "--export", "page.html"],
+}
+
+
+@pytest.fixture(autouse=True)
+def _room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd.arpa").write_bytes(ODD)
+    (tmp_path / "odd.lm.bz2").write_bytes(bz2.compress(ODD))
+    (tmp_path / "text.txt").write_text("é b é\nb é z\n\né\n" * 4, "utf-8")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_reads_tells_and_refuses(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*verb.split(), *VERBS[verb]]
+    assert run_cli(*arguments, "--encoding", "latin-1") == 0
+    out, err = capsys.readouterr()
+    for note in NOTES:
+        assert note in err
+        assert note not in out or verb == "inspect"
+    assert run_cli(*arguments, "--encoding", "latin-1", "--strict") == 2
+    assert "KenLM refuses it; without --strict it is read with a note" in capsys.readouterr().err
+    assert run_cli(*arguments) == 2
+    assert "line 10" in (said := capsys.readouterr().err)
+    assert "--encoding" in said
+
+
+def test_notes_leave_json_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("evaluate", "odd.arpa", "text.txt", "--encoding", "latin-1", "--json") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["models"][0]["scores"][0]["unknown"] == 4
+    assert "note: odd.arpa: line 1" in err
+
+
+def test_an_export_is_what_kenlm_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("export", "odd.arpa", "again.arpa", "--encoding", "latin-1") == 0
+    assert run_cli("evaluate", "again.arpa", "text.txt", "--strict") == 0
