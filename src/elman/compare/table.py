@@ -41,7 +41,6 @@ from elman.text.tokenizers import Tokenizer
 from elman.text.vocabulary import Vocabulary
 
 FEW_SENTENCES, UNK = 30, Vocabulary.unk_id
-NORMALIZED = "leaves out blanks, capital letters or numbers of the text: its figure is flattered."
 
 
 @dataclass(frozen=True)
@@ -179,8 +178,7 @@ def compare(
 
 def _unit(scored: Sequence[Scored], per: Per | None) -> tuple[Per, list[str]]:
     """What to divide by, and what a reader must know about it."""
-    first = scored[0]
-    notes: list[str] = []
+    first, notes = scored[0], list[str]()
     same_cut = all(model.encoding.tokenizer == first.encoding.tokenizer for model in scored)
     if same_cut and per in (None, "token"):
         for model in scored[1:]:
@@ -199,7 +197,8 @@ def _unit(scored: Sequence[Scored], per: Per | None) -> tuple[Per, list[str]]:
                 f"{model.name} leaves events out ({model.protocol}), so nats per {per or 'byte'} mislead.",
                 remedy="score with unknown=word and </s> counted.",
             )
-        notes += [f"{model.name} {NORMALIZED}"] * model.protocol.normalized
+        if model.protocol.normalized:
+            notes.append(f"{model.name} leaves out blanks, capitals or numbers: its figure is flattered.")
         share = model.text.unknown / max(1, model.text.events)
         if share:
             notes.append(
