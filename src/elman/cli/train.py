@@ -96,7 +96,7 @@ def train(
     began = time.monotonic()
     report: dict[str, Any] = {"corpus": loaded.name, "origin": loaded.origin, "options": options.as_json()}
     report |= {"kept": loaded.kept, "trained_unknown": loaded.train.unknown}
-    report |= {"training_events": loaded.train.events}
+    report |= {"training_events": loaded.train.events, "corpus_notes": list(loaded.notes)}
     interrupted = False
     if config is None:
         if vectors is not None or place.resume:
