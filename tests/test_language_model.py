@@ -167,6 +167,7 @@ def test_json_holds_counts_figures_and_protocol() -> None:
         "unknown": "word",
         "state": "carry",
         "end_of_sentence": True,
+        "normalized": False,
     }
 
 
