@@ -33,21 +33,21 @@ void embedding_gradient(const int64_t* tokens, long rows, long size, const float
 }
 
 long distinct(const int64_t* ids, long count, long vocabulary_size, int64_t* tokens, int64_t* rows) {
-    struct Block {  // of 64 ids
+    struct Block {  // of IDS_A_BLOCK ids
         uint64_t present = 0;
         int64_t before = 0;  // how many distinct ids are smaller than the block's
     };
-    std::vector<Block> blocks((vocabulary_size + 63) / 64);
-    for (long n = 0; n < count; n++) blocks[ids[n] / 64].present |= uint64_t{1} << ids[n] % 64;
+    std::vector<Block> blocks((vocabulary_size + IDS_A_BLOCK - 1) / IDS_A_BLOCK);
+    for (long n = 0; n < count; n++) blocks[ids[n] / IDS_A_BLOCK].present |= uint64_t{1} << ids[n] % IDS_A_BLOCK;
     long found = 0;
     for (size_t b = 0; b < blocks.size(); b++) {
         blocks[b].before = found;
         for (uint64_t rest = blocks[b].present; rest; rest &= rest - 1)
-            tokens[found++] = static_cast<int64_t>(b) * 64 + std::countr_zero(rest);
+            tokens[found++] = static_cast<int64_t>(b) * IDS_A_BLOCK + std::countr_zero(rest);
     }
     for (long n = 0; n < count; n++) {
-        const Block& block = blocks[ids[n] / 64];
-        const uint64_t smaller = block.present & ((uint64_t{1} << ids[n] % 64) - 1);
+        const Block& block = blocks[ids[n] / IDS_A_BLOCK];
+        const uint64_t smaller = block.present & ((uint64_t{1} << ids[n] % IDS_A_BLOCK) - 1);
         rows[n] = block.before + std::popcount(smaller);
     }
     return found;

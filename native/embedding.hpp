@@ -9,6 +9,8 @@
 
 namespace elman {
 
+constexpr long IDS_A_BLOCK = 64;  // of `distinct`: one bit each
+
 // tokens [rows], each in 0 … vocabulary_size-1 (the caller has checked, here and below); weight [vocabulary_size, size];
 // x [rows, size], overwritten
 void gather(const int64_t* tokens, long rows, long size, const float* weight, float* x, int threads);

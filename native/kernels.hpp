@@ -14,12 +14,19 @@
 
 namespace elman {
 
+// A size at which some kernel takes another path: rows, columns, words, floats.
+struct Boundary {
+    const char* name;  // of the constant in the source
+    long size;
+};
+
 struct Kernels {
     const char* name;  // "portable", "avx2", "avx512", "avx512_bf16"
     OutputKernels output;
     const StreamKernels* stream;
     RecurrenceKernels recurrence;
     double (*peak)(int threads, long rounds);  // GFLOP/s of float32 multiply-adds in registers
+    const Boundary* boundaries;                // all there are, so that tests stand on both sides of each; size 0: the end
 };
 
 // The kernels in use: the best that this processor can run, unless `use` chose others.

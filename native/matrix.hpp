@@ -20,6 +20,10 @@ constexpr long stride_of(long floats) {
     return (lines | 1) * 16;
 }
 
+constexpr long ALIASED = 512;  // floats of a row, or a multiple: 2 KiB, so that it is copied with such a stride first
+constexpr int FEW_LEFT = 4;    // rows of a tile below which the latency of a sum would be the speed:
+constexpr int DEALT = 4;       // k is then dealt to so many partial sums
+
 // One product of a sum: a(r, k) = a[r · row + k · step], k = 0 … depth - 1, and a packed panel b of as many words of k.
 struct Product {
     const uint32_t* a;
@@ -45,15 +49,14 @@ struct From {
     const float* of(long r) const { return at + (index ? index[r] : r) * row; }
 };
 
-// With fewer than four rows the latency of a sum would be the speed: k is dealt to four partial sums.
+// With fewer than FEW_LEFT rows
 template <class Kind, int R, int C>
 ELMAN_INLINE void multiply_few(Tile<R, C>& acc, long K, const uint32_t* a, long a_row, long a_k, const uint32_t* b) {
-    constexpr int PARTS = 4;
-    Tile<R, C> part[PARTS - 1]{};
+    Tile<R, C> part[DEALT - 1]{};
     long k = 0;
-    for (; k + PARTS <= K; k += PARTS, a += PARTS * a_k, b += PARTS * C * LANES) {
+    for (; k + DEALT <= K; k += DEALT, a += DEALT * a_k, b += DEALT * C * LANES) {
 #pragma GCC unroll 4
-        for (int p = 0; p < PARTS; p++) {
+        for (int p = 0; p < DEALT; p++) {
             Tile<R, C>& into = p ? part[p - 1] : acc;
 #pragma GCC unroll 4
             for (int r = 0; r < R; r++) {
@@ -66,7 +69,7 @@ ELMAN_INLINE void multiply_few(Tile<R, C>& acc, long K, const uint32_t* a, long 
     }
     if (k < K) multiply<Kind, R, C>(acc, K - k, a, a_row, a_k, b, C * LANES);
 #pragma GCC unroll 4
-    for (int p = 0; p < PARTS - 1; p++)
+    for (int p = 0; p < DEALT - 1; p++)
         for (int r = 0; r < R; r++)
             for (int c = 0; c < C; c++) acc.at[r][c] += part[p].at[r][c];
 }
@@ -76,7 +79,7 @@ ELMAN_INLINE void multiply_few(Tile<R, C>& acc, long K, const uint32_t* a, long 
 template <class Kind, int C, int R>
 void tile_product(float* to, long to_row, const From& from, const Products& products, long first, int last) {
     Tile<R, C> tile{};
-    if (R >= 4 && to != from.at)  // while the product runs, the lines it goes to come closer
+    if (R >= FEW_LEFT && to != from.at)  // while the product runs, the lines it goes to come closer
         for (int r = 0; r < R; r++)
             for (int c = 0; c < C; c++) __builtin_prefetch(to + r * to_row + c * LANES, 1, 2);
     if (from.at) {
@@ -89,7 +92,7 @@ void tile_product(float* to, long to_row, const From& from, const Products& prod
     for (int i = 0; i < products.count; i++) {
         const Product& p = products.each[i];
         const uint32_t* a = p.a + first * p.row;
-        if constexpr (R < 4) multiply_few<Kind, R, C>(tile, p.depth, a, p.row, p.step, p.b);
+        if constexpr (R < FEW_LEFT) multiply_few<Kind, R, C>(tile, p.depth, a, p.row, p.step, p.b);
         else multiply<Kind, R, C>(tile, p.depth, a, p.row, p.step, p.b, C * LANES);
     }
     for (int r = 0; r < R; r++)

@@ -278,8 +278,8 @@ template <class Kind> class Worker {
 // Gradients of no rows
 void clear(const OutputTask& task) {
     const auto words = static_cast<size_t>(task.vocabulary_size);
-    if (task.gradient && task.dweight) memset(task.dweight, 0, words * task.hidden_size * sizeof *task.dweight);
-    if (task.gradient && task.dbias) memset(task.dbias, 0, words * sizeof *task.dbias);
+    if (task.dweight) memset(task.dweight, 0, words * task.hidden_size * sizeof *task.dweight);
+    if (task.dbias) memset(task.dbias, 0, words * sizeof *task.dbias);
 }
 
 template <class Kind> void run(const OutputTask& task) {

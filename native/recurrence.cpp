@@ -21,12 +21,6 @@ namespace elman::ELMAN_ISA {
 
 namespace {
 
-// Without chunks a step reads all of W and U, with them all sums go to memory and back.
-constexpr long STEP_ROWS = 8;           // no chunks from so many rows a step on,
-constexpr long STEP_WORDS = 4 << 20;    // if W and U are no more than a third-level cache can be expected to keep
-constexpr long CHUNK_FLOATS = 1 << 17;  // of sums, a thread: half a megabyte between product and step
-constexpr long CHUNK_ROWS = 8 * ROWS;   // at least, or the weights are read for too few rows
-
 template <class C, class Kind> class Forward {
     static constexpr bool CONVERT = Kind::DEPTH > 1;
     using Stored = typename Kind::Stored;
@@ -38,7 +32,7 @@ template <class C, class Kind> class Forward {
         chunk_rows_ = std::max(CHUNK_FLOATS * threads_ / (C::SLOTS * plan_.padded), CHUNK_ROWS);
         const long weights = plan_.padded * C::GATES * (depth_x_ + depth_h_);
         chunks_ = !task.shape.rows && (plan_.N < STEP_ROWS * plan_.T || weights > STEP_WORDS);
-        copy_x_ = CONVERT || plan_.D % 512 == 0;  // see stride_of
+        copy_x_ = CONVERT || plan_.D % ALIASED == 0;  // see stride_of
         x_row_ = copy_x_ ? stride_of(depth_x_) : depth_x_;
 
         const long panels = plan_.padded * C::GATES;
@@ -243,6 +237,7 @@ size_t recurrence_saved_floats(const RecurrenceShape& shape) {
 }
 
 void recurrence_forward(const RecurrenceForward& task) {
+    if (task.shape.hidden_size < 1 || task.shape.batch < 1) return;  // every result is empty
     switch (task.shape.cell) {
         case Cell::rnn_tanh: return forward<Rnn<false>>(task);
         case Cell::rnn_relu: return forward<Rnn<true>>(task);

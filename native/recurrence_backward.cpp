@@ -21,10 +21,6 @@ namespace elman::ELMAN_ISA {
 
 namespace {
 
-constexpr long RUN = 1280;        // k of the last products, at most; even
-constexpr long TILES = 16;        // packed left-hand sides of the last products
-constexpr long ROW_BLOCK = 8 * ROWS;
-
 template <class C, class Kind> class Backward {
     static constexpr long DEPTH = Kind::DEPTH;
     using Stored = typename Kind::Stored;
@@ -174,10 +170,10 @@ template <class C, class Kind> class Backward {
 
     // da of row u of x = Σ of its places                          forward: a[n] = W x[rows[n]] + …
     void sum_places(const Member& me) {
-        constexpr int MOST = REGISTERS / 2, LINE = 64 / (LANES * static_cast<int>(sizeof(Stored)));
+        constexpr int LINE = 64 / (LANES * static_cast<int>(sizeof(Stored)));
         const auto [begin, end] = me.share(C::SLOTS * plan_.vectors);
-        for (long v = begin; v < end; v += MOST)
-            with_rows<MOST>(static_cast<int>(std::min<long>(end - v, MOST)), [&]<int M>() {
+        for (long v = begin; v < end; v += SUMMED)
+            with_rows<SUMMED>(static_cast<int>(std::min<long>(end - v, SUMMED)), [&]<int M>() {
                 auto place = [&](long n) { return da(of_h_, n) + v * LANES; };
                 for (long u = 0; u < plan_.U; u++) {
                     Floats sums[M]{};
@@ -276,6 +272,20 @@ template <class C, class Kind> class Backward {
     float* base_ = nullptr;
 };
 
+// The gradients of nothing: no unit, or no row
+void clear(const RecurrenceBackward& task) {
+    const RecurrenceShape& s = task.shape;
+    auto zero = [](float* to, long count) {
+        if (to) memset(to, 0, static_cast<size_t>(count) * sizeof *to);
+    };
+    long N = 0;
+    for (long t = 0; t < s.steps; t++) N += s.batch_sizes[t];
+    const long rows = (s.cell == Cell::lstm ? 4 : s.cell == Cell::gru ? 3 : 1) * s.hidden_size;
+    zero(task.dx, (s.rows ? s.table_rows : N) * s.input_size);
+    zero(task.dweight_ih, rows * s.input_size), zero(task.dweight_hh, rows * s.hidden_size);
+    zero(task.dbias_ih, rows), zero(task.dbias_hh, rows);
+}
+
 template <class C> void backward(const RecurrenceBackward& task) {
     if (task.shape.bf16) Backward<C, Bf16>(task).run();
     else Backward<C, Fp32>(task).run();
@@ -284,6 +294,7 @@ template <class C> void backward(const RecurrenceBackward& task) {
 }  // namespace
 
 void recurrence_backward(const RecurrenceBackward& task) {
+    if (task.shape.hidden_size < 1 || task.shape.batch < 1) return clear(task);
     switch (task.shape.cell) {
         case Cell::rnn_tanh: return backward<Rnn<false>>(task);
         case Cell::rnn_relu: return backward<Rnn<true>>(task);

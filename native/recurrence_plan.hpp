@@ -18,9 +18,21 @@
 
 namespace elman::ELMAN_ISA {
 
-// One multiply-add unit's work of a few microseconds is less than a second thread costs at each step.
+// Forward. Without chunks a step reads all of W and U, with them all sums go to memory and back.
+constexpr long STEP_ROWS = 8;           // no chunks from so many rows a step on,
+constexpr long STEP_WORDS = 4 << 20;    // if W and U are no more than a third-level cache can be expected to keep
+constexpr long CHUNK_FLOATS = 1 << 17;  // of sums, a thread: half a megabyte between product and step
+constexpr long CHUNK_ROWS = 8 * ROWS;   // at least, or the weights are read for too few rows
+
+// Backward.
+constexpr long RUN = 1280;             // k of the last products, at most; even
+constexpr long TILES = 16;             // packed left-hand sides of the last products
+constexpr long ROW_BLOCK = 8 * ROWS;   // of da, used for all panels of W
+constexpr int SUMMED = REGISTERS / 2;  // vectors that are added up at once where places share a row of x
+
+constexpr long THREAD_WORK = 200000;  // operations of a step: less costs less than a second thread does at each
 inline int worthwhile_threads(const RecurrenceShape& shape, long gates) {
-    const double each = 2e5, step = 2.0 * static_cast<double>(shape.batch * gates * shape.hidden_size) *
+    const double each = THREAD_WORK, step = 2.0 * static_cast<double>(shape.batch * gates * shape.hidden_size) *
                                     static_cast<double>(shape.hidden_size + shape.input_size);
     const double most = step / each + 1;
     return most < shape.threads ? static_cast<int>(most) : shape.threads;

@@ -1,6 +1,6 @@
 // The streaming step (streaming.hpp), one source for every instruction set.
 //
-// A window of T steps goes by chunks of S steps, N = S·B rows, at most MOST rows. For each chunk and layer:
+// A window of T steps goes by chunks of S steps, N = S·B rows, at most WINDOW_ROWS. For each chunk and layer:
 //
 //   inputs    the rows that the layer reads (embedding, or the h of the layer below), quantized for int8
 //   products  P = W_ih x + b for all N rows at once

@@ -73,6 +73,9 @@ inline int64_t draw_among(const Candidate* kept, const float* weights, long coun
     return last;
 }
 
+constexpr long DRAW_BLOCK = 32 * LANES;  // words whose weights are added up at a time
+constexpr long CANDIDATES = 64;          // of top-p at first, then eight times as many
+
 class Draw {
   public:
     Draw(const StreamDraw& how, long V)
@@ -88,7 +91,7 @@ class Draw {
         if (all && how_.top_p == 1) return among_all(logits, first.logit, uniform);
         double total = 0;  // of what top-k leaves
         if (all) total = sum(logits, first.logit, 0, V);
-        for (long most = all ? 64 : how_.top_k;; most = std::min(V, most * 8)) {
+        for (long most = all ? CANDIDATES : how_.top_k;; most = std::min(V, most * 8)) {
             Workspace memory(static_cast<size_t>(2 * most + LANES) * (sizeof(Candidate) + sizeof(float)));
             auto* kept = memory.as<Candidate>();
             auto* weights = reinterpret_cast<float*>(kept + 2 * most + LANES);
@@ -110,8 +113,6 @@ class Draw {
     }
 
   private:
-    static constexpr long BLOCK = 32 * LANES;
-
     const StreamDraw& how_;
     long V;
     float inverse_;  // of the temperature
@@ -136,18 +137,18 @@ class Draw {
     }
 
     int64_t among_all(const float* logits, float most, double uniform) const {
-        const long blocks = (V + BLOCK - 1) / BLOCK;
+        const long blocks = (V + DRAW_BLOCK - 1) / DRAW_BLOCK;
         Workspace memory(static_cast<size_t>(blocks) * sizeof(double));
         auto* sums = memory.as<double>();
         double total = 0;
         for (long b = 0; b < blocks; b++)
-            total += sums[b] = sum(logits, most, b * BLOCK, std::min(V, (b + 1) * BLOCK));
+            total += sums[b] = sum(logits, most, b * DRAW_BLOCK, std::min(V, (b + 1) * DRAW_BLOCK));
         const double point = uniform * total;
         double running = 0;
         long block = 0;
         while (block + 1 < blocks && running + sums[block] <= point) running += sums[block++];
         int64_t last = -1;
-        for (long at = block * BLOCK; at < V; at += LANES) {  // beyond it only by rounding
+        for (long at = block * DRAW_BLOCK; at < V; at += LANES) {  // beyond it only by rounding
             Floats w = weights(logits, most, at);
             for (int lane = 0; lane < LANES; lane++) {
                 running += w[lane];
@@ -155,7 +156,7 @@ class Draw {
                 if (running > point && last >= 0) return last;
             }
         }
-        return last >= 0 ? last : before(logits, most, block * BLOCK);
+        return last >= 0 ? last : before(logits, most, block * DRAW_BLOCK);
     }
 
     int64_t before(const float* logits, float most, long end) const {  // the last with a weight above 0

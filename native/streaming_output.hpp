@@ -31,7 +31,7 @@ template <class Kind> class StreamOutput : protected StreamWorker<Kind> {
         Activations x = inputs(m_.L, first, count, m_.output);
         // of each row, if they are few of each panel and row: shift [LANES], Σ exp(l - shift) [LANES]
         float* sums = own_sums_;
-        const bool apart = count <= FEW;
+        const bool apart = count <= FEW_INPUTS;
         const long panels = words_.end - words_.begin, kept = apart && panels ? panels * count : count;
         for (long row = 0; row < kept; row++) {
             store(sums + row * 2 * LANES, broadcast(LOWEST));

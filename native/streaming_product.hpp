@@ -7,7 +7,7 @@
 namespace elman::ELMAN_ISA {
 
 constexpr long MANY = 2 * ROWS, DEEP = 128;            // from so many rows on, by blocks of depth
-constexpr int MOST_ROWS = REGISTERS == 32 ? 6 : 3;    // of a tile, beside at most 4 vectors of columns
+constexpr int STREAM_ROWS = REGISTERS == 32 ? 6 : 3;  // of a tile, beside at most 4 vectors of columns
 
 // A packed matrix; every pointer into the memory of its model. In place: `data` is the stored matrix.
 struct Packed {
@@ -170,10 +170,10 @@ ELMAN_INLINE void in_place_rows(const Packed& m, long panel, const Activations& 
 template <class Kind, int C, class F>
 ELMAN_INLINE void few_rows(const Packed& m, long panel, const Activations& a, long rows, const F& f) {
     const char* b = m.data + panel * m.panel_bytes();
-    for (long row = 0; row < rows; row += MOST_ROWS) {
-        const int count = rows - row < MOST_ROWS ? static_cast<int>(rows - row) : MOST_ROWS;
-        Floats done[MOST_ROWS][C];
-        with_rows<MOST_ROWS>(count, [&]<int R>() {
+    for (long row = 0; row < rows; row += STREAM_ROWS) {
+        const int count = rows - row < STREAM_ROWS ? static_cast<int>(rows - row) : STREAM_ROWS;
+        Floats done[STREAM_ROWS][C];
+        with_rows<STREAM_ROWS>(count, [&]<int R>() {
             typename Kind::Sum acc[R][C]{};
             accumulate<Kind, R, C>(acc, m.words, a.data + row * a.stride, a.stride, b);
 #pragma GCC unroll 6

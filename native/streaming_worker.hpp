@@ -7,8 +7,8 @@
 
 namespace elman::ELMAN_ISA {
 
-constexpr long MOST = 256;  // rows of a chunk
-constexpr long FEW = 8;     // rows that every thread prepares for itself: cheaper than a barrier
+constexpr long WINDOW_ROWS = 256;  // of a chunk
+constexpr long FEW_INPUTS = 8;     // rows that every thread prepares for itself: cheaper than a barrier
 
 // Scratch of one call; counted and laid out once.
 struct StreamScratch {
@@ -16,7 +16,7 @@ struct StreamScratch {
     long h, c, inputs, input_scales, outputs[2], products, targets, sums, logits, own;
 
     StreamScratch(const StreamPacked& m, const StreamCall& call, int threads, bool keep_logits) {
-        const long B = call.batch, most = MOST / B < 1 ? 1 : MOST / B;
+        const long B = call.batch, most = WINDOW_ROWS / B < 1 ? 1 : WINDOW_ROWS / B;
         N = (most < call.steps ? most : call.steps) * B;
         const long floats = round_up(m.E > m.H ? m.E : m.H, 4 * LANES);
         activation_bytes = floats * 4;
@@ -29,7 +29,7 @@ struct StreamScratch {
         logits = part(keep_logits ? B * m.V * 4 : 0);
         // a thread's own: a few inputs (or a step's rows) and their scales; softmax sums, of a few rows for each panel;
         // a panel of products
-        const long few = FEW > B ? FEW : B, apart = FEW * m.output.panels;
+        const long few = FEW_INPUTS > B ? FEW_INPUTS : B, apart = FEW_INPUTS * m.output.panels;
         sum_rows = N > apart ? N : apart;
         private_bytes = round_up(few * activation_bytes + few * 4, 64) + sum_rows * 2 * VECTOR + N * 4 * VECTOR;
         own = part(threads * private_bytes);
@@ -49,7 +49,7 @@ template <class Kind> class StreamWorker {
                  const Member& me)
         : m_(model), call_(call), at_(at), memory_(memory), me_(me), B(call.batch), Hp(model.padded_h),
           own_(memory + at.own + me.index * at.private_bytes) {
-        const long few = FEW > B ? FEW : B;
+        const long few = FEW_INPUTS > B ? FEW_INPUTS : B;
         own_scales_ = reinterpret_cast<float*>(own_ + few * at.activation_bytes);
         own_sums_ = reinterpret_cast<float*>(own_ + round_up(few * (at.activation_bytes + 4), 64));
         room_ = own_sums_ + at.sum_rows * 2 * LANES;
@@ -86,7 +86,7 @@ template <class Kind> class StreamWorker {
     Activations inputs(long l, long first, long count, const Packed& matrix) {
         const long width = matrix.words * Kind::STEP;  // bytes
         const float* below = l ? outputs(l - 1) + (B + first) * Hp : nullptr;
-        const bool few = count <= FEW, rounded = rounds<Kind>(count);
+        const bool few = count <= FEW_INPUTS, rounded = rounds<Kind>(count);
         if (!Kind::QUANTIZED && !rounded && l) return {reinterpret_cast<const char*>(below), Hp * 4, nullptr};
         char* to = few ? own_ : memory_ + at_.inputs;
         float* scales = few ? own_scales_ : floats(at_.input_scales);

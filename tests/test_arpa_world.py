@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import math
 import re
 from pathlib import Path
 
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from elman.errors import FormatError, OptionError
+from elman.errors import FormatError, OptionError, ProtocolError
+from elman.evaluate import evaluate, protocol_of
 from elman.ngram.arpa import PREAMBLE, read_arpa
 from elman.ngram.arpa_lines import arpa_stem
 from elman.ngram.arpa_writing import write_arpa
 from elman.ngram.backoff import NgramModel
+from elman.text.corpus import encode_string
 from test_arpa import SMALL, put, require_same, written
 from test_arpa_lines import edit
 
@@ -219,6 +222,16 @@ def test_without_marks_of_sentences(tmp_path: Path) -> None:
     for mark in ("<s>; a sentence begins without", "</s>; the end of a sentence is impossible"):
         assert f"does not list {mark}" in notes
     assert kenlms(tmp_path / "model.arpa") is None
+    found = evaluate(model, encode_string("a b\na z\n\n", model.tokenizer, model.vocabulary))
+    assert (found.events, found.unknown, found.protocol.end_of_sentence) == (4, 1, False)
+    words = -np.log(10) * np.sum([-0.30103, -0.125, -0.30103, -0.1 - 0.5229])
+    assert math.isclose(found.nats, words, rel_tol=1e-6)
+    assert math.isclose(found.word_perplexity, np.exp(words / 4), rel_tol=1e-6)
+    assert math.isnan(found.bits_per_byte)
+    for own, others in ((found.protocol, False), (protocol_of(read_arpa(put(tmp_path, SMALL))), True)):
+        assert own.end_of_sentence is others
+    with pytest.raises(ProtocolError, match="</s> is an event in one"):
+        own.require_comparable(found.protocol)
     with pytest.raises(FormatError, match="does not list </s>"):
         read_arpa(put(tmp_path, swap((b"-0.5\t</s>\t0\n", b""), (b"1=5", b"1=4"))), strict=True)
 
@@ -295,3 +308,43 @@ def test_impossible_words_are_written_and_stored(tmp_path: Path) -> None:
     b = model.vocabulary.id("b")
     assert logs[0, b] == -torch.inf
     assert torch.isfinite(logs[0, :b]).all()
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_models_with_empty_orders_score_as_in_kenlm(seed: int, tmp_path: Path) -> None:
+    """Random models whose highest order, and sometimes the one below it, lists nothing: `ngram 3=0`."""
+    kenlm = pytest.importorskip("kenlm", reason="PyPI's ufal-kenlm is not installed")
+    random = np.random.default_rng(seed)
+    order, words = int(random.integers(2, 6)), [f"w{k}" for k in range(random.integers(2, 8))]
+    grams = [[(word,) for word in ("<unk>", "<s>", "</s>", *words)]]
+    for n in range(2, order + 1):
+        below = set(grams[-1])
+        empty = n == order or (n == order - 1 and seed % 4 == 0)
+        grams.append(
+            [
+                (*gram, word)
+                for gram in grams[-1]
+                for word in (*words, "</s>", "<unk>")
+                if not empty and gram[-1] != "</s>" and (*gram, word)[1:] in below and random.random() < 0.4
+            ]
+        )
+    lines = ["\\data\\", *(f"ngram {n}={len(rows)}" for n, rows in enumerate(grams, 1))]
+    for n, rows in enumerate(grams, 1):
+        lines += ["", f"\\{n}-grams:"]
+        for gram in rows:
+            backoff = f"\t{random.normal():.4f}" if n < order and random.random() < 0.7 else ""
+            lines.append(f"{-3 * random.random():.4f}\t{' '.join(gram)}{backoff}")
+    path = put(tmp_path, "\n".join([*lines, "", "\\end\\", ""]).encode())
+    config = kenlm.Config()
+    config.arpa_complain = kenlm.ARPALoadComplain.NONE
+    theirs, model = kenlm.Model(str(path), config), read_arpa(path, strict=True)
+    assert model.order == theirs.order == order
+    for length in (0, 1, 7, 300):
+        sentence = random.choice([*words, "never"], length).tolist()
+        ids = torch.tensor([1, *model.vocabulary.ids(sentence).tolist(), 1])[:, None]
+        found = model.token_nats(ids, model.start(1))[0][:, 0].numpy() / -np.log(10)
+        matched = model.matched_lengths(ids, model.start(1))[:, 0].tolist()
+        expected = list(theirs.full_scores(" ".join(sentence)))
+        np.testing.assert_allclose(found, [row[0] for row in expected], atol=1e-4)
+        assert matched == [row[1] for row in expected]
+        model.prepare()  # the next one goes through the index

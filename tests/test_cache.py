@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from elman.errors import ElmanError
+from elman.errors import ElmanError, TextError
 from elman.text import cache as store
 from elman.text import corpus
 from elman.text.corpus import TextSettings, load_corpus
+from elman.text.sources import CorpusSource
 
 LINES = [f"w{number % 7} x{number % 3} y{number % 11}" for number in range(60)]
 
@@ -110,3 +114,120 @@ def test_leftovers_of_killed_programs_go(tmp_path: Path) -> None:
     store.building_folder(root)
     assert not old.exists()
     assert fresh.exists()
+
+
+def entry_of(path: Path, cache: Path) -> Path:
+    load_corpus(path, cache=cache)
+    (entry,) = (cache / "corpora").iterdir()
+    return entry
+
+
+def test_a_rivals_finished_folder_stays_and_a_damaged_one_goes(tmp_path: Path) -> None:
+    entry = entry_of(write(tmp_path / "one.txt", "\n".join(LINES)), tmp_path / "cache")
+    for damage in (False, True):
+        mine = store.building_folder(entry.parent)
+        for file in entry.iterdir():
+            (mine / file.name).write_bytes(file.read_bytes())
+        before = (entry / "whole.i32").stat().st_ino
+        if damage:
+            (entry / "words.i32").write_bytes(b"")
+        store.publish(mine, entry)
+        assert ((entry / "whole.i32").stat().st_ino == before) is not damage
+        assert store.read_cache(entry) is not None
+        assert [place.name for place in entry.parent.iterdir()] == [entry.name]
+
+
+def test_what_cannot_be_published_says_why(tmp_path: Path) -> None:
+    (tmp_path / "corpora").mkdir()
+    built = store.building_folder(tmp_path / "corpora")
+    with pytest.raises(FileNotFoundError):
+        store.publish(built, tmp_path / "nowhere" / "key")
+
+
+def test_a_cache_deleted_while_a_corpus_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, cache = write(tmp_path / "one.txt", "\n".join(LINES)), tmp_path / "cache"
+    build = corpus.build
+
+    def deleted(source: object, resolved: object, place: Path, report: object) -> None:
+        build(source, resolved, place, report)  # type: ignore[arg-type]
+        if place.is_relative_to(cache):
+            shutil.rmtree(cache)
+
+    monkeypatch.setattr(corpus, "build", deleted)
+    made = load_corpus(path, cache=cache)
+    assert made.train.sentences == 54
+    assert "is not kept" in made.notes[0]
+
+
+def test_a_file_replaced_between_digest_and_encoding_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing is kept under either digest; the corpus of a folder likewise."""
+    path, cache = write(tmp_path / "one.txt", "\n".join(LINES)), tmp_path / "cache"
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for split in ("train", "valid", "test"):
+        write(folder / f"{split}.txt", "\n".join(LINES))
+    other = "\n".join(reversed(LINES))
+    assert len(other) == len("\n".join(LINES))
+    find = corpus.find_corpus
+    for source, victim in ((path, path), (folder, folder / "test.txt")):
+
+        def replaced(given: Path, victim: Path = victim) -> CorpusSource:
+            found = find(given)
+            os.replace(write(tmp_path / "new", other), victim)
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr(corpus, "find_corpus", replaced)
+            with pytest.raises(TextError, match=f"{victim.name} changed while it was read"):
+                load_corpus(source, cache=cache)
+        assert list((cache / "corpora").iterdir()) == []
+        load_corpus(source, cache=cache)
+        shutil.rmtree(cache)
+
+
+RACER = """
+import sys
+import time
+from pathlib import Path
+from elman.text.corpus import load_corpus
+path, cache, go = map(Path, sys.argv[1:])
+end = time.monotonic() + 100
+for number in range(8):
+    while not (go / str(number)).exists():
+        if time.monotonic() > end:
+            sys.exit(9)
+    made = load_corpus(path, cache=cache / str(number))
+    lost = [note for note in made.notes if "not kept" in note or (number % 2 and "damaged" in note)]
+    print(made.digest, made.train.stream().sum(), made.test.words.sum(), lost, flush=True)
+"""
+
+
+def test_many_programs_at_once(tmp_path: Path) -> None:
+    """Four programs begin at the same moment, eight times, half of these on a damaged entry."""
+    path, go = write(tmp_path / "one.txt", "\n".join(LINES * 300)), tmp_path / "go"
+    go.mkdir()
+    made = load_corpus(path, cache=tmp_path / "own")
+    wanted = f"{made.digest} {made.train.stream().sum()} {made.test.words.sum()} []"
+    for number in range(0, 8, 2):
+        entry = entry_of(path, tmp_path / "caches" / str(number))
+        (entry / "whole.i32").write_bytes(b"half")
+    command = [sys.executable, "-c", RACER, str(path), str(tmp_path / "caches"), str(go)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    racers = [subprocess.Popen(command, **pipes) for _ in range(4)]  # type: ignore[call-overload]
+    try:
+        for number in range(8):
+            (go / str(number)).touch()
+            found = [racer.stdout.readline().strip() for racer in racers]
+            assert found == [wanted] * 4
+        assert [racer.communicate(timeout=60) for racer in racers] == [("", "")] * 4
+        assert [racer.returncode for racer in racers] == [0] * 4
+    finally:
+        for racer in racers:
+            racer.kill()
+            racer.communicate()
+    for number in range(8):
+        left = [place.name for place in (tmp_path / "caches" / str(number) / "corpora").iterdir()]
+        assert len(left) == 1
+        assert store.read_cache(tmp_path / "caches" / str(number) / "corpora" / left[0]) is not None

@@ -60,6 +60,26 @@ def test_notes_leave_json_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert "note: odd.arpa: line 1" in err
 
 
+def test_sentences_without_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, more in (("one", ""), ("two", "-0.2 c\n")):
+        words = f"-0.3 a\n-0.7 b\n-0.5 <UNK>\n{more}"
+        data = f"\\data\\\nngram 1={3 + bool(more)}\n\n\\1-grams:\n{words}\n\\end\\\n"
+        (tmp_path / f"{name}.arpa").write_text(data, "utf-8")
+    (tmp_path / "ab.txt").write_text("a b\nb\n", "utf-8")
+    assert run_cli("evaluate", "one.arpa", "ab.txt") == 0
+    out, err = capsys.readouterr()
+    assert "</s> not counted" in out
+    assert out.split()[-5:] == ["3.69", "3.69", "-", "3", "0"]  # 10 ** (1.7 / 3)
+    assert "without </s>" in err
+    assert run_cli("compare", "one.arpa", "two.arpa", "--text", "ab.txt", "--no-report") == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["one", "3.7"]
+    assert run_cli("score", "one.arpa", "ab.txt", "--json") == 0
+    totals = json.loads(capsys.readouterr().out)
+    assert (totals["events"], round(totals["perplexity"], 2)) == (3, 3.69)
+    assert run_cli("mix", "one.arpa", "two.arpa", "--tune", "ab.txt") == 0
+    assert "inf" not in capsys.readouterr().out
+
+
 def test_an_export_is_what_kenlm_reads(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli("export", "odd.arpa", "again.arpa", "--encoding", "latin-1") == 0
     assert run_cli("evaluate", "again.arpa", "text.txt", "--strict") == 0

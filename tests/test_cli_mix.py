@@ -119,7 +119,6 @@ def test_state_reset(folder, capsys) -> None:
     ("arguments", "message"),
     [
         (("lstm", "--tune", "held-out.txt"), "at least two models"),
-        (("lstm", "other", "--tune", "held-out.txt"), "do not predict the same tokens"),
         (("lstm", "gru", "--tune", "absent.txt"), "does not exist"),
         (("lstm", "absent", "--tune", "held-out.txt"), "does not exist"),
         (("lstm", "gru", "--tune", "held-out.txt", "--save", "window"), "is not empty"),
@@ -134,6 +133,15 @@ def test_mistakes_are_told(folder, capsys, monkeypatch, arguments, message) -> N
     assert not out
     assert message in err
     assert "Traceback" not in err
+
+
+def test_a_model_that_lacks_words_is_told(folder, capsys) -> None:
+    models = (folder / "lstm", folder / "other")
+    code, out, err = run(capsys, *models, "--tune", folder / "held-out.txt", "--json")
+    assert code == 0
+    note = f"{models[0]} lacks 1 of the {V + 1} words: each of them and <unk> has 1/2 of the probability"
+    assert json.loads(out)["notes"][0].startswith(note)
+    assert note in err
 
 
 def test_overwrite(folder, capsys) -> None:

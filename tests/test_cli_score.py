@@ -169,7 +169,7 @@ def test_each_line_is_answered_before_the_next_is_awaited(monkeypatch: pytest.Mo
         (("words", "-"), b"\xff\xfet\0h\0e\0\n\0", "standard input is UTF-16 text"),
         (("words", "-"), b"the c\0at\n", "line 1, byte 5: a NUL byte"),
         (("words", "-"), b"the cat\ncaf\xe9\n", "line 2, byte 11: 0xE9 is not UTF-8"),
-        (("words", "-"), b"the </s>\n", "</s> is a mark of Elman's own"),
+        (("words", "-"), b"the </s>\n", "standard input, line 1: the word </s> is a mark of Elman's own"),
         (("words", "."), b"", "is a folder, not a text file"),
         (("words", "text.txt", "--per", "letter"), b"", "Invalid value"),
         (("words", "text.txt", "--format", "csv"), b"", "Invalid value"),
@@ -189,4 +189,17 @@ def test_bad_input_is_told(
     assert run_cli("score", *arguments) == 2
     err = capsys.readouterr().err
     assert told in " ".join(err.replace("│", " ").split())
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("bad", ["a </s> b", "caf\udce9", "a \0 b"])
+def test_good_lines_are_printed_before_a_bad_one_is_told(
+    bad: str, room: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (room / "bad.txt").write_bytes(("the cat\n" * 200 + bad + "\nthe cat\n").encode(errors="surrogateescape"))
+    assert run_cli("score", "words", "bad.txt") == 2
+    out, err = capsys.readouterr()
+    assert len(table(out)) == 600
+    assert "line 201" in err
+    assert "bad.txt" in err
     assert "Traceback" not in err

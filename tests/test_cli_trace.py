@@ -114,3 +114,15 @@ def test_the_page_holds_every_model_and_loads_nothing(folder: Path, capsys) -> N
     code, _, err = run(capsys, models[0], folder / "text.txt", "--html", page, "--first", 3)
     assert code == 2
     assert "a page shows all" in " ".join(err.split())
+
+
+def test_what_stands_before_a_reserved_word_is_traced_and_its_line_told(folder: Path, capsys) -> None:
+    (folder / "bad.txt").write_text("w001 w003\n" * 20 + "w002 </s> w001\nw001\n")
+    code, out, err = run(capsys, folder / "lstm" / "run", folder / "bad.txt")
+    assert code == 2
+    assert "tokens 0 to 60 of 60" in out
+    assert "bad.txt, line 21: the word </s>" in " ".join(err.split())
+    for options in (("--json",), ("--first", 2)):
+        code, out, err = run(capsys, folder / "lstm" / "run", folder / "bad.txt", *options)
+        assert (code, out) == (2, "")
+        assert "line 21: the word </s>" in " ".join(err.split())

@@ -16,7 +16,7 @@ from elman.checkpoint import load_checkpoint, load_model, save_model
 from elman.errors import ElmanError, FormatError, OptionError
 from elman.mixture import Mixture
 from elman.neural.vectors import write_vectors
-from elman.ngram.arpa import write_arpa
+from elman.ngram.arpa_writing import write_arpa
 from elman.ngram.kneser_ney import KneserNeySettings, estimate
 from elman.report import page
 from elman.train import train
@@ -237,6 +237,18 @@ def test_a_device_and_a_pipe_are_written_to_not_replaced(tmp_path: Path) -> None
     assert os.read(reader, 99) == b"through"
     os.close(reader)
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_a_file_in_shared_memory_is_replaced_and_not_written_into() -> None:
+    if not os.path.isdir("/dev/shm"):
+        pytest.skip("no /dev/shm on this machine")
+    path = Path(f"/dev/shm/elman-test-{os.getpid()}")
+    try:
+        disk.replace_file(path, b"long before")
+        disk.replace_file(path, b"short")
+        assert path.read_bytes() == b"short"
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def test_names_of_255_bytes(tmp_path: Path) -> None:

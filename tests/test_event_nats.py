@@ -13,7 +13,7 @@ import elman.event_nats as events
 from elman.errors import ElmanError, OptionError, TextError
 from elman.event_nats import evaluating, event_nats
 from elman.language_model import State
-from elman.text.corpus import Text
+from elman.text.corpus import Text, encode_string
 from table_model import TableModel, oracle, random_text
 
 WORDS = [f"w{k}" for k in range(23)]
@@ -212,3 +212,11 @@ def test_nan_is_told() -> None:
     model.table[:] = float("nan")
     with pytest.raises(ElmanError, match=r"NaN"):
         nats_of(model=model)
+
+
+def test_alike_sentences_run_once() -> None:
+    model = TableModel(["a", "b"])
+    text = encode_string("a b\n" + "\n" * 5000 + "b\na b\n\nb a b\n", model.tokenizer, model.vocabulary)
+    found = np.concatenate(list(event_nats(model, text, state="reset")))
+    assert found.tolist() == oracle(model, text.ids.tolist(), carry=False)
+    assert sum(streams for _, streams in model.calls) == 4

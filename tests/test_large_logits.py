@@ -1,7 +1,7 @@
 """Softmax where logits are huge: what should be 0 is 0, and every loss and gradient is float64's.
 
-The logits are exact in float32, l = size · a + b with small whole a and eighths b, so that the only error left to make
-is the softmax's own.
+The logits are exact in float32, l = size · a + b with small whole a and eighths b: the only error left to
+make is the softmax's own.
 """
 
 from __future__ import annotations
@@ -42,10 +42,14 @@ def layer(size: float, words: int = V, seed: int = 1) -> tuple[Tensor, Tensor, T
     return hidden, weight, targets, draw(1, 9, N) / 4
 
 
-def gradients(loss: Any, leaves: list[Tensor], upstream: Tensor) -> list[Tensor]:
-    leaves = [leaf.detach().clone().requires_grad_() for leaf in leaves]
+def plain(hidden: Tensor, weight: Tensor, bias: None, targets: Tensor) -> Tensor:
+    return torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="none")
+
+
+def gradients(loss: Any, hidden: Tensor, weight: Tensor, targets: Tensor, upstream: Tensor) -> list[Tensor]:
+    leaves = [leaf.detach().clone().requires_grad_() for leaf in (hidden, weight)]
     with expect_gradient(upstream.float()):
-        nats = loss(*leaves)
+        nats = loss(*leaves, None, targets)
     return [nats.detach(), *torch.autograd.grad(nats, leaves, upstream.to(nats.dtype))]
 
 
@@ -65,12 +69,8 @@ def test_the_fused_output_layer(size: float, threads: int, instructions: str) ->
     try:
         for seed in range(3):
             hidden, weight, targets, upstream = layer(size, seed=seed)
-            ours = gradients(lambda h, w: linear_nats(h, w, None, targets), [hidden, weight], upstream)
-            theirs = gradients(
-                lambda h, w: torch.nn.functional.cross_entropy(h @ w.T, targets, reduction="none"),
-                [hidden.double(), weight.double()],
-                upstream,
-            )
+            ours = gradients(linear_nats, hidden, weight, targets, upstream)
+            theirs = gradients(plain, hidden.double(), weight.double(), targets, upstream)
             # d weight = Σ dl · hidden: the first column in units of the size
             unit = torch.tensor([size, 1.0])
             assert_close([*ours[:2], ours[2] / unit], [*theirs[:2], theirs[2] / unit.double()], N, 64)
@@ -86,14 +86,14 @@ def test_a_certain_word_has_no_gradient(size: float, instructions: str) -> None:
     weight[:, 0] = 0.0
     weight[41] = torch.tensor([1.0, 0.7])
     targets = torch.full((N,), 41)
-    nats, *found = gradients(lambda h, w: linear_nats(h, w, None, targets), [hidden, weight], torch.ones(N))
+    nats, *found = gradients(linear_nats, hidden, weight, targets, torch.ones(N))
     assert not any(bool(t.count_nonzero()) for t in (nats, *found))
 
 
 @pytest.mark.parametrize("kind", ["full", "adaptive"])
 @pytest.mark.parametrize("size", SIZES)
 def test_the_output_modules(size: float, kind: str, instructions: str) -> None:
-    hidden, weight, targets, upstream = layer(size)
+    hidden, weight, targets, _ = layer(size)
     generator = torch.Generator().manual_seed(5)
     module: Any = SoftmaxOutput(2, V) if kind == "full" else AdaptiveOutput(2, V, [40, 110])
     with torch.no_grad():
@@ -139,7 +139,7 @@ def test_the_streaming_softmax(size: float, weights: str, instructions: str) -> 
         assert_close([best], [expected.topk(5).values], V)
         for how in (
             Drawing(),
-            Drawing(temperature=0.7, top_k=6),
+            Drawing(0.7, 6),
             Drawing(top_p=0.9),
             Drawing(temperature=0.0),
         ):

@@ -199,16 +199,8 @@ def test_fit_scores_the_text_as_one_stream() -> None:
 
 
 def test_unlike_models_are_refused() -> None:
-    first = TableModel(["a", "b", "c"])
-    for words, message in (
-        (["a", "b", "d"], "only model 1 has 'c'"),
-        (["a", "b", "c", "e"], "only model 2 has 'e'"),
-        (["a", "c", "b"], "another order"),
-    ):
-        with pytest.raises(ProtocolError, match=message):
-            Mixture([first, TableModel(words)], [1, 1])
     with pytest.raises(ProtocolError, match="cut text differently"):
-        Mixture([first, TableModel(["a", "b", "c"], tokenizer="characters")], [1, 1])
+        Mixture([TableModel(["a", "b"]), TableModel(["a", "b"], tokenizer="characters")], [1, 1])
     with pytest.raises(OptionError, match="0 models"):
         Mixture([], [])
 

@@ -1,4 +1,4 @@
-"""NaN and infinity in any input stand afterwards exactly where torch.nn has them: every kernel, forward and backward."""
+"""NaN and infinity in any input come out where torch.nn has them: every kernel, forward and backward."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def instructions(request: pytest.FixtureRequest) -> Iterator[str]:
 def recurrence(
     home: Any, cell: str, where: str, value: float, seed: int, **options: Any
 ) -> dict[str, Tensor]:
-    """Outputs and gradients of a module of two layers, or of one of two directions, with one number spoilt."""
+    """Outputs and gradients of a module of two layers, or of two directions, with one number spoilt."""
     kind = "RNN" if cell.startswith("rnn") else cell.upper()
     if kind == "RNN":
         options["nonlinearity"] = cell.removeprefix("rnn_")
@@ -126,8 +126,8 @@ def test_bfloat16_has_them_where_torch_has(
 def test_what_is_looked_up_has_them_where_torch_has(cell: str, instructions: str) -> None:
     """x = table[rows], each row of the table in several places; the row spoilt is read, then it is not.
 
-    The gradient of W sums over the places of a row before it is multiplied by it: beside a place that counts, one
-    that counts nothing, 0 times infinity, makes no NaN.
+    The gradient of W sums over the places of a row before it is multiplied by it: beside a place that
+    counts, one that counts nothing, 0 times infinity, makes no NaN.
     """
     generator = torch.Generator().manual_seed(4)
     gates = {"lstm": 4, "gru": 3}.get(cell, 1)
@@ -194,6 +194,19 @@ def test_the_output_layer_has_them_where_torch_has(where: str, threads: int, ins
         torch.set_num_threads(before)
 
 
+def test_an_infinite_gradient_of_a_mean(instructions: str) -> None:
+    """One gradient for all rows, which is announced as 1: a common factor, but not of infinity."""
+    generator = torch.Generator().manual_seed(2)
+    tensors = [torch.randn(*shape, generator=generator) for shape in ((9, H), (31, H), (31,))]
+    targets = torch.randint(31, (9,), generator=generator)
+    for value in VALUES:
+        both = []
+        for loss in (linear_nats, torchs_losses):
+            leaves = [t.clone().requires_grad_() for t in tensors]
+            both.append(torch.autograd.grad(loss(*leaves, targets).sum() * value, leaves))
+        assert all(torch.equal(pattern(a), pattern(e)) for a, e in zip(*both, strict=True))
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_words_that_can_never_come(threads: int, instructions: str) -> None:
     """A bias of -infinity for the first 150 words, more than a chunk holds, and for all but one."""
@@ -233,8 +246,10 @@ def spoilt(cell: str, where: str, value: float, seed: int) -> tuple[Any, Tensor,
     return model, ids, state
 
 
-STREAM_PLACES = ("embedding.weight", "first h", "first c", "recurrence.weight_ih_l0", "recurrence.weight_hh_l1",
-                 "recurrence.bias_ih_l1", "recurrence.bias_hh_l0", "output.weight", "output.bias")  # fmt: skip
+STREAM_PLACES = (
+    "embedding.weight", "first h", "first c", "recurrence.weight_ih_l0", "recurrence.weight_hh_l1",
+    "recurrence.bias_ih_l1", "recurrence.bias_hh_l0", "output.weight", "output.bias",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("weights", ["in_place", "float32", "bfloat16"])

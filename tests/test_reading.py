@@ -6,8 +6,11 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import re
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elman.errors import TextError
-from elman.text import reading
-from elman.text.reading import content_digest, open_blocks, open_lines
+from elman.text import opening, reading
+from elman.text.opening import content_digest
+from elman.text.reading import open_blocks, open_lines, read_text
 
 
 def lines_of(tmp_path: Path, content: bytes) -> list[bytes]:
@@ -176,7 +180,7 @@ def test_an_error_while_reading_is_told(tmp_path: Path, monkeypatch: pytest.Monk
         def read1(self, size: int | None = -1) -> bytes:
             raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(reading, "_unpacked", lambda stream: Broken())
+    monkeypatch.setattr(opening, "_unpacked", lambda *_: ("", Broken()))
     assert "reading stopped" in str(refused_quietly(tmp_path))
 
 
@@ -211,3 +215,130 @@ def test_content_digest_is_sha256(tmp_path: Path) -> None:
     wanted = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert content_digest(path, seen.append) == wanted
     assert seen == [3]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_archives_of_several_members_and_what_is_wrong_with_one(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    first, second = b"\xef\xbb\xbfone\r\ntw", "o né\nlast".encode()
+    assert lines_of(tmp_path, pack(first) + pack(second)) == [b"one", "two né".encode(), b"last"]
+    packed = pack(b"some words in a line\n" * 300 + bytes(range(32, 127)) + b"\n")
+    assert "archive ends too early" in refused(tmp_path, packed[:-9]).cause
+    assert "archive is damaged" in refused(tmp_path, packed[:20] + b"XXXX" + packed[24:]).cause
+
+
+@pytest.mark.parametrize("bad", [b"caf\xe9 x\n", b"a \0 byte\n"])
+def test_the_lines_before_a_bad_one_come_first(tmp_path: Path, bad: bytes) -> None:
+    path = tmp_path / "text.txt"
+    path.write_bytes(b"first line\r\nsecond\n" + bad + b"last\n")
+    lines = open_lines(path)
+    assert [next(lines), next(lines)] == [b"first line", b"second"]
+    with pytest.raises(TextError, match="line 3"):
+        next(lines)
+
+
+def feeding(path: Path, *pieces: bytes) -> threading.Thread:
+    """Somebody who writes into a named pipe."""
+
+    def write() -> None:
+        with path.open("wb", buffering=0) as file:
+            for piece in pieces:
+                file.write(piece)
+                time.sleep(0.05)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    return thread
+
+
+def test_a_named_pipe_is_read_as_it_flows(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    for packed in (False, True):
+        content = "one\ntwo né\nthree".encode()
+        content = gzip.compress(content) if packed else content
+        thread = feeding(path, content[:12], content[12:])
+        assert list(open_lines(path)) == [b"one", "two né".encode(), b"three"]
+        thread.join()
+
+
+def test_a_named_pipe_that_nobody_fills_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    monkeypatch.setattr(opening, "WAIT", 0.1)
+    with pytest.raises(TextError, match="into which nobody writes"):
+        list(open_lines(path))
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/urandom", "/dev/null"])
+def test_a_device_is_no_text(device: str) -> None:
+    with pytest.raises(TextError, match="is a device"):
+        list(open_lines(Path(device)))
+    with pytest.raises(TextError, match="is a device"):
+        content_digest(Path(device))
+
+
+def test_what_never_ends_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+            line = b"and so on\n"
+            buffer[:] = (line * (len(buffer) // len(line) + 1))[: len(buffer)]
+            return len(buffer)
+
+    monkeypatch.setattr(reading, "MAX_FLOW", 5 << 20)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Endless())))
+    with pytest.raises(TextError, match="standard input has not ended after 5 MiB"):
+        list(open_blocks("-"))
+    blocks = open_blocks("-", endless=True)
+    assert sum(len(next(blocks)) for _ in range(10)) > 5 << 20
+    monkeypatch.setattr(reading, "MAX_HELD", 3 << 20)
+    with pytest.raises(TextError, match="longer than 3 MiB, too long to be held"):
+        read_text("-")
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    """It grows faster than it is read, is cut, or is written anew; one that is only removed is whole."""
+    path = tmp_path / "text.txt"
+    for change in ("grow", "cut", "rewrite", "remove", "nothing"):
+        path.write_bytes(b"a line of text\n" * 300_000)
+        os.utime(path, ns=(1, 1))
+        seen = 0
+        blocks = open_blocks(path)
+        try:
+            for block in blocks:
+                seen += len(block)
+                if change == "grow":
+                    with path.open("ab") as file:
+                        file.write(b"another\n" * 200_000)
+                elif change in ("cut", "rewrite"):
+                    with path.open("r+b") as file:
+                        file.truncate(3 << 20) if change == "cut" else file.write(b"b line")
+                if change == "remove":
+                    path.unlink(missing_ok=True)
+        except TextError as error:
+            found = str(error)
+            assert "text.txt changed while it was read" in found
+            assert change in ("grow", "cut", "rewrite")
+            assert seen <= 6 << 20
+        else:
+            assert change in ("remove", "nothing")
+            assert seen == 15 * 300_000
+
+
+def test_a_file_is_what_its_digest_says_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt.gz"
+    path.write_bytes(gzip.compress(b"a line\n" * 5000))
+    digest = content_digest(path)
+    assert b"".join(open_blocks(path, digest=digest)) == b"a line\n" * 5000
+    path.write_bytes(gzip.compress(b"b line\n" * 5000))
+    with pytest.raises(TextError, match="changed while it was read"):
+        list(open_blocks(path, digest=digest))
+
+
+def test_files_of_the_system_that_have_no_size_are_read() -> None:
+    if Path("/proc/self/status").exists():
+        assert any(line.startswith(b"Name:") for line in open_lines(Path("/proc/self/status")))

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
+import shutil
+import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -57,3 +61,40 @@ def test_standard_input_is_not_cached(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\nb\nc\n")))
     with pytest.raises(TextError, match="only once"):
         load_corpus("-", TextSettings(tokenizer="bpe"))
+
+
+def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_a_process_substitution_is_a_corpus(tmp_path: Path) -> None:
+    write(tmp_path / "t.txt", "\n".join(LINES))
+    script = (
+        "import sys; from elman.text.corpus import load_corpus; made = load_corpus(sys.argv[1]); "
+        "print(made.digest, made.train.sentences)"
+    )
+    found = run(f"'{sys.executable}' -c '{script}' <(cat t.txt)", tmp_path)
+    made = load_corpus(tmp_path / "t.txt")
+    assert (found.stdout, found.stderr) == (f"{made.digest} 54\n", "")
+    found = run(f"'{sys.executable}' -c '{script}' <(true)", tmp_path)
+    assert "it is empty" in found.stderr
+
+
+def test_a_named_pipe_is_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    once = "pipe can be read only once"
+    for settings, message in ((TextSettings(), ""), (TextSettings(tokenizer="bpe"), once)):
+        writer = threading.Thread(target=path.write_text, args=("\n".join(LINES),))
+        writer.start()
+        if message:
+            with pytest.raises(TextError, match=message):
+                load_corpus(path, settings, cache=tmp_path / "cache")
+            path.read_text()  # nobody else does
+        else:
+            assert load_corpus(path, settings, cache=tmp_path / "cache").train.sentences == 54
+        writer.join()
+    assert not (tmp_path / "cache").exists()

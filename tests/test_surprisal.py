@@ -175,6 +175,24 @@ def test_bad_input_is_told() -> None:
         list(surprisals(WORDS, ["the </s> cat"]))
 
 
+def test_what_stands_before_a_bad_line_comes_first_and_the_line_is_told() -> None:
+    found = surprisals(WORDS, [*LINES, "the <s> cat", "cat"], name="a.txt")
+    assert [next(found).line for _ in LINES] == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(TextError, match=r"^a.txt, line 7: the word <s> is a mark"):
+        next(found)
+    with pytest.raises(TextError, match=r"^the text, line 1: the word <s>"):
+        next(surprisals(WORDS, ["<s>"]))
+
+
+@pytest.mark.parametrize("model", [WORDS, LETTERS, PROSE], ids=["words", "characters", "prose"])
+def test_alike_lines_are_scored_once(model: TableModel) -> None:
+    lines = ["cat", "", "the cat", "", "cat", *[""] * 2000, "sat the", "the cat"]
+    model.calls.clear()
+    found = list(surprisals(model, lines))
+    assert [token.nats for s in found for token in s.tokens] == nats_of(model, found, carry=False)
+    assert sum(streams for steps, streams in model.calls) <= 16  # eight groups of lines
+
+
 def test_no_lines_give_nothing() -> None:
     assert list(surprisals(WORDS, [])) == []
 

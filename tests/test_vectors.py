@@ -121,7 +121,7 @@ def test_golden_bytes(tmp_path) -> None:
 
 
 def test_what_cannot_be_written(tmp_path) -> None:
-    with pytest.raises(ElmanError, match="cannot write"):
+    with pytest.raises(ElmanError, match="cannot be written"):
         write_vectors(np.zeros((8, 2), np.float32), VOCABULARY, tmp_path / "absent" / "x.txt")
 
 

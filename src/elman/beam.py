@@ -16,8 +16,17 @@ import torch
 
 from elman.errors import OptionError
 from elman.event_nats import device_of, evaluating
-from elman.generate import DEFAULT_LENGTH, Prompt, Sample, prime, read_prompt, require, to_sample
-from elman.language_model import LanguageModel, select
+from elman.generate import (
+    DEFAULT_LENGTH,
+    Prompt,
+    Sample,
+    nothing_to_draw,
+    prime,
+    read_prompt,
+    require,
+    to_sample,
+)
+from elman.language_model import LanguageModel, require_no_nan, select
 
 LARGEST_BEAM = 10_000
 
@@ -84,6 +93,7 @@ def search(model: LanguageModel, prompt: Prompt, settings: BeamSettings) -> list
     done: list[Hypothesis] = []
     for step in range(1, settings.length + 1):
         table = log_probs.to("cpu", torch.float64, copy=True)  # [K, V]
+        require_no_nan(table)
         if not settings.allow_unknown:
             table[:, model.vocabulary.unk_id] = -math.inf
         done += [
@@ -115,6 +125,8 @@ def search(model: LanguageModel, prompt: Prompt, settings: BeamSettings) -> list
             state = select(state, torch.tensor(rows))
             state, log_probs = model.advance(state, torch.tensor(tokens, device=device_of(state)))
     done += [_hypothesis(ids, nats, settings, finished=False) for ids, nats in live]
+    if not done:
+        raise nothing_to_draw()
     return sorted(done, key=lambda each: (-each.score, each.ids))[: settings.best]
 
 

@@ -36,6 +36,8 @@ _REASONS = {
     errno.ENOENT: "its folder is not there",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
 }
+_STREAMS = ("/dev/std", "/dev/fd/")
+"""Names of what is open already, perhaps of a file: it is written on, not replaced."""
 _BINARY = getattr(os, "O_BINARY", 0)
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
@@ -79,7 +81,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     temporary = _beside(target)
     try:
         before = _state(path)
-        if before is not None and (not stat.S_ISREG(before.st_mode) or str(path).startswith("/dev/")):
+        if before is not None and (not stat.S_ISREG(before.st_mode) or str(path).startswith(_STREAMS)):
             with os.fdopen(os.open(path, os.O_WRONLY | _BINARY), "wb") as file:
                 yield file
             return

@@ -30,7 +30,18 @@ class ElmanError(Exception):
 
 
 class TextError(ElmanError):
-    """A text cannot be read or is not what a language model can be trained on or scored."""
+    """A text cannot be read or is not what a language model can be trained on or scored.
+
+    line  the number of the first line that is wrong, from 1, where it is known
+    """
+
+    line: int | None = None
+
+    def at(self, name: str, line: int) -> TextError:
+        """The same with its place."""
+        placed = TextError(f"{name}, line {line}: {self.cause}", reason=self.reason, remedy=self.remedy)
+        placed.line = line
+        return placed
 
 
 class FormatError(ElmanError):
@@ -53,17 +64,24 @@ class Note(RuntimeWarning):
     """Something had to be done otherwise than asked, and went well; the command line prints it as a note."""
 
 
+_NO_MEMORY = (
+    *("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc"),
+    *("failed to map segment", "can't start new thread"),
+)
+
+
 def of_memory(error: BaseException) -> bool:
     """Whether it says that there is no memory: torch, C++ and the system each have their own words for it."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
-    words = (
-        "not enough memory",
-        "can't allocate memory",
-        "cannot allocate memory",
-        "out of memory",
-        "bad_alloc",
-    )
-    return isinstance(error, RuntimeError | ImportError | OSError) and any(
-        word in str(error).lower() for word in (*words, "failed to map segment", "can't start new thread")
+    told = str(error).lower()
+    return isinstance(error, RuntimeError | ImportError | OSError) and any(w in told for w in _NO_MEMORY)
+
+
+def no_memory() -> ElmanError:
+    """What is told then."""
+    return ElmanError(
+        "there is not enough memory.",
+        reason="the machine has too little, or a limit is set (ulimit -v); what was saved before is kept.",
+        remedy="a smaller --batch-size, --nhid or --vocabulary-size, or one process at a time (--jobs 1).",
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,13 +29,14 @@ def protocol_of(
     model: LanguageModel, *, unknown: UnknownPolicy = "word", state: StatePolicy = "carry"
 ) -> Protocol:
     """The protocol under which `evaluate` counts with these options."""
-    return protocol_in(model.tokenizer, unknown=unknown, state=state)
+    ends = bool(getattr(model, "ends_sentences", True))
+    return replace(protocol_in(model.tokenizer, unknown=unknown, state=state), end_of_sentence=ends)
 
 
 def protocol_in(
     tokenizer: Tokenizer, *, unknown: UnknownPolicy = "word", state: StatePolicy = "carry"
 ) -> Protocol:
-    """The same for any model with this tokenizer."""
+    """The same for any model with this tokenizer that knows of sentence ends."""
     return Protocol(tokenizer.unit, unknown, state, normalized=bool(tokenizer.lost))
 
 
@@ -61,15 +62,16 @@ def score(nats: np.ndarray | Iterable[np.ndarray], text: Text, protocol: Protoco
     """
     if protocol.unknown not in ("word", "skip"):
         raise OptionError(f"unknown policy {protocol.unknown!r} is unknown.", remedy='use "word" or "skip".')
-    known, lost, unknown = [], [], 0
+    total, known, events, unknown = [], [], 0, 0
     for part, ids in _aligned(nats, text):
-        unknown_here = ids == UNK_ID
-        unknown += int(np.count_nonzero(unknown_here))
-        known.append(float(part[~unknown_here].sum()))
-        lost.append(float(part[unknown_here].sum()))
+        counted = protocol.counted(ids)
+        events += int(np.count_nonzero(counted))
+        unknown += int(np.count_nonzero(ids == UNK_ID))
+        total.append(float(part[counted].sum()))
+        known.append(float(part[counted & (ids != UNK_ID)].sum()))
     return Score(
-        nats=_sum(known if protocol.unknown == "skip" else known + lost),
-        events=text.events - (unknown if protocol.unknown == "skip" else 0),
+        nats=_sum(total),
+        events=events,
         words=int(text.words.sum(dtype=np.int64)),
         bytes=int(text.bytes.sum(dtype=np.int64)),
         unknown=unknown,
@@ -169,7 +171,7 @@ def breakdown(
         nonlocal offset
         for part, ids in _aligned(nats, text):
             places, offset = _places(ids, offset)
-            kept = ids != UNK_ID if protocol.unknown == "skip" else np.ones(len(ids), dtype=bool)
+            kept = protocol.counted(ids)
             by_place.add(np.searchsorted(POSITION_EDGES, places[kept]), part[kept])
             if frequency is not None:
                 by_count.add(frequency[ids[kept]], part[kept])

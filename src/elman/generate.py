@@ -126,7 +126,7 @@ def next_distribution(log_probs: Tensor, settings: GenerationSettings, unk_id: i
         scores[:, unk_id] = -np.inf
     best = scores.max(axis=1, keepdims=True)
     if not np.isfinite(best).all():
-        raise _nothing_to_draw()
+        raise nothing_to_draw()
     if settings.temperature == 0:
         chosen = np.zeros_like(scores)
         chosen[np.arange(len(scores)), scores.argmax(axis=1)] = 1.0
@@ -150,7 +150,8 @@ def next_distribution(log_probs: Tensor, settings: GenerationSettings, unk_id: i
     return weights
 
 
-def _nothing_to_draw() -> ElmanError:
+def nothing_to_draw() -> ElmanError:
+    """What is raised where no token can follow."""
     return ElmanError(
         "the model gives probability to no token but <unk>, or NaN.",
         reason="its training text was almost empty, or its weights are damaged.",
@@ -219,7 +220,7 @@ def _next(
             if result is not None:
                 state, drawn, nats = result
                 if bool((drawn < 0).any()):
-                    raise _nothing_to_draw()
+                    raise nothing_to_draw()
                 return state, drawn.numpy(), nats.numpy()
         state, log_probs = model.advance(state, given)
     return state, *_drawn(model, log_probs, settings, uniform)

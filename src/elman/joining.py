@@ -17,7 +17,7 @@ class Joiner:
 
     def __init__(self, tokenizer: Tokenizer, before: Sequence[str] = ()) -> None:
         self.tokenizer = tokenizer
-        self.tokens = list(before[-JOINED:])
+        self.tokens = _last(before)
         self.shown = self.tokenizer.join(self.tokens)
 
     def push(self, token: str) -> str:
@@ -28,7 +28,7 @@ class Joiner:
             return ""
         piece = text[len(self.shown) :] if text.startswith(self.shown) else text[_common(text, self.shown) :]
         if len(self.tokens) >= 2 * JOINED:
-            self.tokens = self.tokens[-JOINED:]
+            self.tokens = _last(self.tokens)
             text = self.tokenizer.join(self.tokens)
         self.shown = text
         return piece
@@ -39,6 +39,12 @@ class Joiner:
         rest = text[len(self.shown) :] if text.startswith(self.shown) else ""
         self.tokens, self.shown = [], ""
         return rest + "\n"
+
+
+def _last(tokens: Sequence[str]) -> list[str]:
+    """The tokens looked back on, after a quotation mark where one is open since before them."""
+    opened = tokens[:-JOINED].count('"') % 2
+    return ['"'] * opened + list(tokens[-JOINED:])
 
 
 def _common(left: str, right: str) -> int:

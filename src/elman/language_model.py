@@ -13,7 +13,9 @@ import typing
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from elman.errors import ElmanError, ProtocolError
@@ -90,7 +92,8 @@ class Protocol:
              "skip": an event whose target is unknown is left out (it stays in the context)
     state    "carry": the model remembers across sentences (Zaremba et al. 2014);
              "reset": every sentence is scored on its own (what an n-gram sees)
-    end_of_sentence  whether `</s>` is an event; Elman always counts it, other tools may not
+    end_of_sentence  whether `</s>` is an event: always, but for a model that knows of no ends (an ARPA file
+             without `</s>`), and in other tools
     normalized  whether the tokens do not tell all of the text (capital letters, numbers, blanks of prose):
              bits per byte are then of less than the text
     """
@@ -104,6 +107,15 @@ class Protocol:
     def __str__(self) -> str:
         end = "</s> counted" if self.end_of_sentence else "</s> not counted"
         return f"per {self.unit}, unknown={self.unknown}, state={self.state}, {end}"
+
+    def counted(self, ids: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """ids [N] → which of these events count."""
+        counted = np.ones(len(ids), dtype=bool)
+        if self.unknown == "skip":
+            counted &= ids != Vocabulary.unk_id
+        if not self.end_of_sentence:
+            counted &= ids != Vocabulary.eos_id
+        return counted
 
     def require_comparable(self, other: Protocol) -> None:
         """Raise ProtocolError unless both count the same events. `state` may differ: it is
@@ -193,7 +205,8 @@ class Score:
     @property
     def bits_per_byte(self) -> float:
         """Comparable between tokenizers and kinds of token; NaN where events are left out."""
-        return _ratio(self.nats, self.bytes) / math.log(2) if self.whole else math.nan
+        whole = self.whole and self.protocol.end_of_sentence  # a line end is a byte
+        return _ratio(self.nats, self.bytes) / math.log(2) if whole else math.nan
 
     def as_json(self) -> dict[str, object]:
         """The counts, the derived figures and the protocol, ready for `json.dumps`."""

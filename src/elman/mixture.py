@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from elman.aligned import align, alignment
 from elman.errors import FormatError, OptionError, ProtocolError
 from elman.event_nats import event_nats
 from elman.language_model import LanguageModel, State, parameter_count
@@ -35,7 +36,7 @@ MOST_MODELS = 64
 class Mixture:
     """P(token | history) = Σ w_m P_m(token | history); keeps the `LanguageModel` contract.
 
-    models   over equal vocabularies and tokenizers, in evaluation mode from now on
+    models   over equal tokenizers, in evaluation mode from now on; vocabularies are aligned (aligned.py)
     weights  M numbers ≥ 0; divided by their sum
     The state is the models' states, one after the other.
     """
@@ -45,11 +46,12 @@ class Mixture:
     def __init__(
         self, models: Sequence[LanguageModel], weights: Sequence[float] | NDArray[np.float64]
     ) -> None:
-        """Raises OptionError for unusable weights, ProtocolError for models that predict different tokens."""
+        """Raises OptionError for unusable weights, ProtocolError for models that cut text differently."""
         _require_equal(models)
         self.models: list[LanguageModel] = list(models)
+        self.aligned: list[LanguageModel] = align(models)  # the same, over one vocabulary
         self.weights: tuple[float, ...] = _normalized(weights, len(self.models))
-        self.vocabulary, self.tokenizer = models[0].vocabulary, models[0].tokenizer
+        self.vocabulary, self.tokenizer = self.aligned[0].vocabulary, models[0].tokenizer
         for model in self.models:
             if isinstance(model, torch.nn.Module):
                 model.eval()
@@ -63,13 +65,13 @@ class Mixture:
         *,
         progress: Callable[[int, int], None] | None = None,
     ) -> Self:
-        """The mixture with the best weights for a held-out text, read as one stream.
+        """The mixture with the best weights for a held-out text in its vocabulary, read as one stream.
 
         progress is called with (events done, events in all), counting every model's pass.
         """
         _require_equal(models)
         rows = []
-        for number, model in enumerate(models):
+        for number, model in enumerate(align(models)):
             report = None if progress is None else _shifted(progress, number * text.events, len(models))
             rows.append(np.concatenate(list(event_nats(model, text, progress=report))))
         return cls(models, fit_weights(np.stack(rows)))
@@ -133,6 +135,11 @@ class Mixture:
         return mixture
 
     @property
+    def ends_sentences(self) -> bool:
+        """Whether one of its models gives `</s>` a probability."""
+        return any(getattr(model, "ends_sentences", True) for model in self.models)
+
+    @property
     def parameter_count(self) -> int:
         """Of its models together."""
         return sum(parameter_count(model) or 0 for model in self.models)
@@ -144,11 +151,13 @@ class Mixture:
             own = getattr(model, "describe", None)
             described = own() if own is not None else {"kind": getattr(model, "kind", type(model).__name__)}
             parts.append({"weight": weight} | described)
-        return {"kind": self.kind, "parameters": self.parameter_count, "models": parts}
+        names = [f"model {number}" for number in range(1, len(parts) + 1)]
+        report = alignment(self.models, names)
+        return {"kind": self.kind, "parameters": self.parameter_count, "models": parts, "report": report}
 
     def _parts(self, state: State) -> Iterator[tuple[LanguageModel, State]]:
         first = 0
-        for model, count in zip(self.models, self._tensors, strict=True):
+        for model, count in zip(self.aligned, self._tensors, strict=True):
             yield model, state[first : first + count]
             first += count
 
@@ -222,20 +231,6 @@ def _require_equal(models: Sequence[LanguageModel]) -> None:
         )
     first = models[0]
     for number, model in enumerate(models[1:], start=2):
-        if model.vocabulary != first.vocabulary:
-            mine, theirs = set(first.vocabulary.tokens), set(model.vocabulary.tokens)
-            if only := sorted(mine - theirs)[:3]:
-                differ = f"only model 1 has {', '.join(map(repr, only))}"
-            elif only := sorted(theirs - mine)[:3]:
-                differ = f"only model {number} has {', '.join(map(repr, only))}"
-            else:
-                differ = "the same tokens, in another order"
-            raise ProtocolError(
-                f"models 1 and {number} do not predict the same tokens "
-                f"({len(first.vocabulary):,} and {len(model.vocabulary):,}): {differ}.",
-                reason="they were trained on different texts or with different vocabulary options.",
-                remedy="train both with the same corpus and the same vocabulary options.",
-            )
         if model.tokenizer.as_json() != first.tokenizer.as_json():
             raise ProtocolError(
                 f"models 1 and {number} cut text differently: {first.tokenizer} and {model.tokenizer}.",

@@ -68,10 +68,10 @@ def read_json(path: Path, *, largest: int = LARGEST_JSON, digest: str | None = N
     """A JSON object. FormatError: absent, too large, not JSON, a key twice, not an object, other digest."""
     try:
         with open_file(path) as file:
-            data = file.read(largest + 1)
-            if len(data) > largest:
-                size = os.fstat(file.fileno()).st_size
+            size = os.fstat(file.fileno()).st_size
+            if size > largest:
                 raise FormatError(f"{path}: {size:,} bytes; at most {largest:,} are read.", reason=DAMAGED)
+            data = file.read(size)  # takes so much memory at once
     except OSError as error:
         raise unreadable(path, error) from error
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:

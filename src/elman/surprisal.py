@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from elman.errors import OptionError
+from elman.errors import OptionError, TextError
 from elman.event_nats import CHUNK, WINDOW, run_window, sentence_nats
 from elman.language_model import LanguageModel, State, StatePolicy, UnknownPolicy
 from elman.text.tokenizers import Token
@@ -27,7 +27,7 @@ from elman.text.vocabulary import WORD
 
 Per = Literal["token", "word", "sentence"]
 
-GROUP = 256  # lines scored together when all of them are at hand
+GROUP = 1024  # lines scored together when all of them are at hand
 BATCH = 32  # sentences side by side
 
 
@@ -129,38 +129,54 @@ class SentenceSurprisal:
 
 
 def surprisals(
-    model: LanguageModel, lines: Iterable[str], *, state: StatePolicy = "reset", group: int = GROUP
+    model: LanguageModel,
+    lines: Iterable[str],
+    *,
+    state: StatePolicy = "reset",
+    group: int = GROUP,
+    name: str = "the text",
 ) -> Iterator[SentenceSurprisal]:
     """Every sentence of `lines` in order, scored `group` lines at a time (1: each line as it comes).
 
     state="reset": each sentence on its own. state="carry": the lines are one document.
-    Raises OptionError for a group below 1 or an unknown state policy, and what the tokenizer raises.
+    Raises OptionError for a group below 1 or an unknown state policy; TextError for a line that is no text,
+    with `name` and its number, after the sentences before it.
     """
     if group < 1:
         raise OptionError(f"a group of {group} lines is below 1.", remedy="give 1 or more.")
     source = iter(lines)
-    return grouped_surprisals(model, iter(lambda: list(islice(source, group)), []), state=state)
+    groups = iter(lambda: list(islice(source, group)), [])
+    return grouped_surprisals(model, groups, state=state, name=name)
 
 
 def grouped_surprisals(
-    model: LanguageModel, groups: Iterable[list[str]], *, state: StatePolicy = "reset"
+    model: LanguageModel,
+    groups: Iterable[list[str]],
+    *,
+    state: StatePolicy = "reset",
+    name: str = "the text",
 ) -> Iterator[SentenceSurprisal]:
     """As `surprisals`, with the lines already in groups: all that have come so far, for instance."""
     if state not in ("carry", "reset"):
         raise OptionError(f"state policy {state!r} is unknown.", remedy='use "carry" or "reset".')
     scorer = _Scorer(model, state)
     line_number = sentence_number = 0
+    begins = model.tokenizer.blank_begins
     for lines in groups:
         placed: list[_Placed] = []
+        fault: TextError | None = None
         for line in lines:
             line_number += 1
-            placed += [_Placed(line_number, line, *piece) for piece in model.tokenizer.pieces(line)]
-        if not placed:
-            continue
-        begins = model.tokenizer.blank_begins
+            try:
+                placed += [_Placed(line_number, line, *piece) for piece in model.tokenizer.pieces(line)]
+            except TextError as error:
+                fault = error.at(name, line_number)
+                break
         for (number, line, start, end, _), events in zip(placed, scorer.score(placed), strict=True):
             sentence_number += 1
             yield SentenceSurprisal(number, sentence_number, line, events, start, end, begins)
+        if fault is not None:
+            raise fault
 
 
 class _Placed(NamedTuple):
@@ -221,6 +237,8 @@ class _Scorer:
         self.last = model.vocabulary.eos_id
 
     def score(self, sentences: list[_Placed]) -> Iterator[tuple[TokenSurprisal, ...]]:
+        if not sentences:
+            return
         vocabulary = self.model.vocabulary
         pieces = [
             np.append(vocabulary.ids([token.text for token in sentence.tokens]), vocabulary.eos_id)

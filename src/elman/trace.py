@@ -22,7 +22,7 @@ from elman.event_nats import device_of, evaluating
 from elman.gradients.reading import read_back, unrollable
 from elman.gradients.unrolling import Unrolled
 from elman.gradients.vanishing import triangle
-from elman.language_model import LanguageModel, State, StatePolicy, read
+from elman.language_model import LanguageModel, State, StatePolicy, read, require_no_nan
 from elman.surprisal import surprisals
 from elman.tracing.document import Array, GradientTrace, LayerTrace, Row, Trace, model_card
 
@@ -49,18 +49,20 @@ class TraceOptions:
 
 
 def trace(
-    model: LanguageModel, lines: Sequence[str], *, name: str = "model", options: TraceOptions | None = None
+    model: LanguageModel,
+    lines: Sequence[str],
+    *,
+    name: str = "model",
+    source: str = "the text",
+    options: TraceOptions | None = None,
 ) -> Trace:
-    """Read `lines` and keep what happened in the rows that `options` name.
+    """Read `lines` and keep what happened in the rows that `options` name. source: where messages find them.
 
     Raises TextError for a text without a token, OptionError for rows that are not there, more than DETAIL
     rows with gates or gradients, and `top` below 0.
     """
     how = options or TraceOptions()
-    ends = [
-        0,
-        *accumulate(sum(len(tokens) + 1 for tokens in model.tokenizer.sentences(line)) for line in lines),
-    ]
+    ends = [0, *accumulate(_events_of(model, lines, source))]
     total = ends[-1]
     if not total:
         raise TextError("the text is empty: there is no token to trace.", remedy="give a text with a line.")
@@ -68,7 +70,7 @@ def trace(
     inside = unrollable(model) and (how.gates or how.gradients)
     _require_rows(how, last, total, inside)
     read_lines = lines[: bisect_left(ends, last)]  # what comes after the last row is not scored
-    sentences = list(surprisals(model, read_lines, state=how.state))
+    sentences = list(surprisals(model, read_lines, state=how.state, name=source))
     events = [(s.line, s.sentence, event) for s in sentences for event in s.tokens]
     ends = [0, *accumulate(len(s.tokens) for s in sentences)]
     segments = list(pairwise(ends)) if how.state == "reset" else [(0, len(events))]
@@ -107,6 +109,15 @@ def trace(
     )
 
 
+def _events_of(model: LanguageModel, lines: Sequence[str], source: str) -> Iterator[int]:
+    """Events of each line. Raises TextError with the line's number."""
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield sum(len(tokens) + 1 for tokens in model.tokenizer.sentences(line))
+        except TextError as error:
+            raise error.at(source, number) from None
+
+
 def _require_rows(how: TraceOptions, last: int, total: int, inside: bool) -> None:
     if not 0 <= how.first < last <= total:
         raise OptionError(
@@ -130,6 +141,7 @@ def _expected(
     tokens = model.vocabulary.tokens
     for token, target in pairwise(stream):
         state, logs = model.advance(state, token)
+        require_no_nan(logs)
         values, places = logs[0].topk(min(top, len(tokens)))
         rank = 1 + int((logs[0] > logs[0, target]).sum())
         likeliest = zip(places.tolist(), values.exp().tolist(), strict=True)

@@ -28,6 +28,7 @@ from elman.training.device import deterministic
 from elman.training.events import Event, Reason, Sampled, Saved, Started, Step, Stopped, Validated
 from elman.training.interrupt import Interrupted, Interrupts
 from elman.training.place import Place
+from elman.training.resume import require_place
 from elman.training.schedule import learning_rate
 from elman.training.state import RunState
 from elman.training.update import clip_gradients, guard, window_loss
@@ -121,6 +122,9 @@ class _Training:
     def _start(self, stack: ExitStack) -> Started:
         state = self.state
         notes, resumed = self.place.open(state, stack)
+        if resumed:
+            windows = epoch_windows(self.corpus.train, self.config, state.progress.epoch)
+            require_place(state.progress, state.carried, windows)
         if self._finished() is not None:
             done = state.progress.epoch
             notes.append(f"this run has finished after {done} epochs; more --epochs continue it.")

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from elman import storage
-from elman.checkpoint import CONFIG, STATE, VOCABULARY, _digest, load_checkpoint, load_model, save_model
+from elman.checkpoint import CONFIG, STATE, VOCABULARY, load_checkpoint, load_model, save_model
 from elman.checkpoint import MODEL as WEIGHTS
 from elman.errors import ElmanError
 from elman.mixture import Mixture
@@ -152,27 +152,28 @@ def _changed(source: Path, name: str, content: bytes) -> Path:
     shutil.copytree(source, folder)
     path = folder / name
     path.write_bytes(content)
-    if path.name in (WEIGHTS, VOCABULARY):
-        _mend(path.parent / CONFIG, {path.name: content})
-    elif path.name == CONFIG:
-        _mend(path, {file: (path.parent / file).read_bytes() for file in (WEIGHTS, VOCABULARY)})
-    state = path.parent / STATE
+    if not (path.parent / CONFIG).is_file():
+        return folder
+    config, state = path.parent / CONFIG, path.parent / STATE
+    _mend(config, {file: (path.parent / file).read_bytes() for file in (WEIGHTS, VOCABULARY)})
+    if (above := path.parents[1] / CONFIG).is_file():  # a part of a mixture
+        _mend(above, {f"{path.parent.name}/{CONFIG}": config.read_bytes()})
     if state.is_file():
         _mend(state, {file.name: file.read_bytes() for file in state.parent.iterdir() if file != state})
     return folder
 
 
 def _mend(path: Path, files: dict[str, bytes]) -> None:
-    """Write the SHA-256 of these files into a document that is well-formed enough to hold them."""
+    """Write the SHA-256 of these files into a document that is well-formed enough for them, and its own."""
     try:
         document = storage.read_json(path)
     except ElmanError:
         return
     if isinstance(document.get("files"), dict):
         document["files"] |= {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    if path.name == STATE and document.pop("digest", None):
-        document["digest"] = _digest(document)
     try:
+        if document.pop("digest", None):
+            document["digest"] = storage.digest_of(document)
         path.write_bytes(json.dumps(document, ensure_ascii=False).encode())
     except (ValueError, RecursionError):
         return

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from elman import storage
+from elman import disk, storage
 from elman.text.bpe import load_bpe
 from elman.text.tokenizers import BPE as Subwords
 from elman.text.tokenizers import tokenizer_from_json
@@ -25,7 +25,7 @@ def run(data: bytes) -> None:
         return
     found = Vocabulary.from_json(document)
     path.unlink()
-    storage.write_bytes(path, json.dumps(found.as_json(), ensure_ascii=False).encode())
+    disk.write_bytes(path, json.dumps(found.as_json(), ensure_ascii=False).encode())
     again = Vocabulary.from_json(storage.read_json(path))
     assert again == found
     assert again.digest == found.digest

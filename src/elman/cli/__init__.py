@@ -23,4 +23,11 @@ def main() -> NoReturn:
             importlib.import_module(f"elman.cli.{verb}")
     except KeyboardInterrupt:
         sys.exit(130)
+    except (MemoryError, OSError, RuntimeError, ImportError) as error:
+        from elman.errors import no_memory, of_memory
+
+        if not of_memory(error):
+            raise
+        sys.stderr.write(f"elman: {no_memory()}\n")
+        sys.exit(1)
     app.main()

@@ -9,25 +9,66 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import os
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 
 from elman import __version__
-from elman.errors import ElmanError, OptionError
+from elman.errors import ElmanError, Note, OptionError, no_memory, of_memory
+from elman.training.interrupt import Terminated, tidy_end
+from elman.visible import json_text, visible
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON document on stdout.")]
 
-messages = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
-results = Console(markup=False, highlight=False, soft_wrap=True)
+
+class Screen(Console):
+    """A console that shows what would move a terminal: escape sequences in names, texts and models."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                yield Segment(visible(segment.text), segment.style)
+
+
+messages = Screen(stderr=True, markup=False, highlight=False, soft_wrap=True)
+results = Screen(markup=False, highlight=False, soft_wrap=True)
+
+
+class _Terminal(io.TextIOBase):
+    """Standard output where it is a terminal, for what no console writes. In a pipe data stay data."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.rich_proxied_file = stream  # consoles write their own colours past us
+
+    def write(self, text: str) -> int:
+        self.rich_proxied_file.write(visible(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self.rich_proxied_file.flush()
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self.rich_proxied_file.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self.rich_proxied_file.encoding
+
 
 REASONS = {
     errno.ENOSPC: ("the disk, or its quota, is full.", "make room, or write to another place."),
@@ -58,7 +99,7 @@ def emit(document: object, *, compact: bool = False) -> None:
     compact  on one line, without blanks: for documents that are mostly numbers
     """
     form: dict[str, Any] = {"separators": (",", ":")} if compact else {"indent": 2}
-    sys.stdout.write(json.dumps(_finite(document), ensure_ascii=False, allow_nan=False, **form) + "\n")
+    sys.stdout.write(json_text(_finite(document), **form) + "\n")
 
 
 def _finite(value: object) -> object:
@@ -86,11 +127,12 @@ def progress() -> Iterator[Progress]:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 success, 1 failure, 2 a mistake in input or options, 130 Ctrl-C."""
+    """Run the command line and exit: 0 success, 1 failure, 2 a mistake in input or options, 130 Ctrl-C,
+    143 SIGTERM, 129 SIGHUP."""
     code = 0
-    _speak_utf8()
     try:
-        app(arguments, exit_on_error=False, print_error=False)
+        with _streams(), tidy_end(), _notes():
+            app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         _complain(_as_option_error(error))
         code = 2
@@ -100,26 +142,53 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         # the reader (head, less) has left: normal in a pipe; keep the interpreter quiet at exit
         _forget_output()
-    except OSError as error:  # a full disk, a folder that may not be written
-        _complain(_as_elman_error(error))
-        _forget_output()
+    except (MemoryError, OSError, RuntimeError, ImportError) as error:
+        if of_memory(error):
+            _complain(no_memory())
+        elif isinstance(error, OSError):  # a full disk, a folder that may not be written
+            _complain(_as_elman_error(error))
+            _forget_output()
+        else:
+            raise
         code = 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         messages.print("elman: stopped")
-        code = 130
-    except MemoryError:
-        _complain(ElmanError("out of memory.", remedy="a smaller --batch-size, --nhid or --vocabulary-size."))
-        code = 1
+        code = 128 + (stop.number if isinstance(stop, Terminated) else signal.SIGINT)
     sys.exit(code)
 
 
-def _speak_utf8() -> None:
+@contextmanager
+def _streams() -> Iterator[None]:
     """Texts and results are UTF-8 whatever the locale says; a path that is not keeps its own bytes."""
     if sys.stdout is None:  # closed by the shell: >&-
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+    before = sys.stdout
+    if before.isatty():
+        sys.stdout = _Terminal(before)
+    try:
+        yield
+    finally:
+        sys.stdout = before
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    """What the library warns of as a Note is told as one."""
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, Note):
+            messages.print(f"note: {message}")
+        else:
+            usual(message, category, *where, **more)
+
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+        warnings.simplefilter("always", Note)
+        warnings.showwarning = show
+        yield
 
 
 def _complain(error: ElmanError) -> None:

@@ -23,6 +23,7 @@ from elman.errors import ElmanError, OptionError
 
 # cyclopts reads the annotations of a command at run time
 from elman.text.building import TextSettings
+from elman.training.interrupt import Terminated
 
 if TYPE_CHECKING:
     from elman.compare.assembly import Candidate
@@ -140,7 +141,9 @@ def _line_up(
                     row(candidate_of(event.outcome, corpus, protocol))
                 else:
                     notes.append(f"Stopped by Ctrl-C while {event.spec.label} was trained; it is left out.")
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
+            if isinstance(stop, Terminated):
+                raise
             notes.append("Stopped by Ctrl-C; the models that were not finished are left out.")
         except ElmanError as error:
             if not candidates:

@@ -88,10 +88,10 @@ def connectivity_command(
 
 def words_of(source: str) -> str:
     """The text that an argument means: of standard input, of a file, or the argument itself."""
-    from elman.text.reading import open_blocks
+    from elman.text.reading import read_text
 
     if source == "-" or os.path.isfile(source):  # a long text is no path, and no error here
-        return b"".join(open_blocks("-" if source == "-" else Path(source))).decode().strip("\n")
+        return read_text("-" if source == "-" else Path(source)).strip("\n")
     if not source.strip():
         raise TextError("the text is empty.", remedy="give some words.")
     if source.endswith((".txt", ".gz")):

@@ -5,6 +5,7 @@ Not here: what is computed (evaluate.py), row by row (score.py). Only options, t
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from elman.evaluate import Breakdown, Bucket
-    from elman.language_model import LanguageModel, StatePolicy, UnknownPolicy
+    from elman.language_model import LanguageModel, Score, StatePolicy, UnknownPolicy
     from elman.text.corpus import Text
 
 Row = tuple[str, "LanguageModel", "Breakdown"]  # a model's name, the model, its figures under one protocol
@@ -148,7 +149,8 @@ def _notes(rows: list[Row]) -> list[str]:
             "These models cut the text into different tokens: compare them per word and in bits per byte, "
             "never by the first perplexity."
         )
-    unlike = any(model.vocabulary != first.vocabulary for _, model, _ in rows)
+    known = set(first.vocabulary.tokens)
+    unlike = any(set(model.vocabulary.tokens) != known for _, model, _ in rows)
     if unlike and any(one.unknown for one in scores):
         notes.append(
             "These models know different words, and some words of the text are unknown: the model that knows "
@@ -157,11 +159,19 @@ def _notes(rows: list[Row]) -> list[str]:
     lost = dict.fromkeys(model.tokenizer.lost for _, model, _ in rows if model.tokenizer.lost)
     notes += [f"* of less than the text, as the tokens do not tell all of it ({what})." for what in lost]
     told: dict[tuple[str, int, int], list[str]] = {}
+    told_ends: list[str] = []
     for name, _, each in rows:
         found = each.score
         of = found.events + (found.unknown if found.protocol.unknown == "skip" else 0)
+        if not found.protocol.end_of_sentence:
+            told_ends.append(name)
         if found.unknown:
             told.setdefault((found.protocol.unknown, found.unknown, of), []).append(name)
+    if told_ends:
+        notes.append(
+            f"{', '.join(dict.fromkeys(told_ends))}: without </s>, so that ends of sentences do not count: "
+            "the perplexity is that of the words alone."
+        )
     for (policy, unknown, of), names in told.items():
         share = (
             f"{', '.join(dict.fromkeys(names))}: {unknown:,} of {of:,} events ({100 * unknown / of:.1f} %)"
@@ -198,8 +208,8 @@ def _print_table(rows: list[Row], text: Text, source: str) -> None:
                 found.protocol.state,
                 found.protocol.unknown,
                 f"{found.perplexity:,.2f}",
-                f"{found.word_perplexity:,.2f}" if found.whole else "-",
-                f"{found.bits_per_byte:.4f}{'*' * found.protocol.normalized}" if found.whole else "-",
+                "-" if math.isnan(found.word_perplexity) else f"{found.word_perplexity:,.2f}",
+                _bits(found),
                 f"{found.events:,}",
                 f"{found.unknown:,}",
                 f"{found.unknown_share:.1%}" if found.protocol.unknown == "word" else "-",
@@ -209,6 +219,12 @@ def _print_table(rows: list[Row], text: Text, source: str) -> None:
     if not any(each.score.unknown for _, _, each in rows):
         lines = [line[:-2] for line in lines]
     _print_columns(lines, left=4)
+
+
+def _bits(found: Score) -> str:
+    """Bits per byte, marked where the tokens do not tell all of the text."""
+    mark = "*" if found.protocol.normalized else ""
+    return "-" if math.isnan(found.bits_per_byte) else f"{found.bits_per_byte:.4f}{mark}"
 
 
 def _print_breakdown(name: str, each: Breakdown) -> None:

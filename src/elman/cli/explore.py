@@ -211,11 +211,11 @@ def _export(
 def _short_text(path: Path) -> str:
     """A text file that the page can hold."""
     from elman.explore.questions import CHARACTERS
-    from elman.text.reading import open_lines
+    from elman.text.reading import read_text
 
     if not path.exists():
         raise TextError(f"{path} does not exist.", remedy="give a text file.")
-    text = "\n".join(line.decode() for line in open_lines(path))
+    text = read_text(path)[:-1]
     if not 0 < len(text) <= CHARACTERS:
         raise TextError(
             f"{path} has {len(text):,} characters.", remedy=f"give a text of 1 to {CHARACTERS:,} characters."

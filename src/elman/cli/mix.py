@@ -47,7 +47,8 @@ def mix_command(
     Parameters
     ----------
     models
-        Model folders, training runs or .arpa files, over one vocabulary.
+        Model folders, training runs or .arpa files. Where they know different words, a word that one lacks
+        has its share of what that model gives to `<unk>`.
     tune
         The held-out text: a file, - for standard input, a folder with train.txt valid.txt test.txt, or a
         built-in corpus.
@@ -61,6 +62,7 @@ def mix_command(
     overwrite
         Replace the model in the --save folder.
     """
+    from elman.aligned import alignment
     from elman.checkpoint import save_model
     from elman.evaluate import protocol_of, score
     from elman.mixture import Mixture, fit_weights, mix_nats
@@ -73,12 +75,15 @@ def mix_command(
     if save is not None and save.exists() and not overwrite and any(save.iterdir() if save.is_dir() else [1]):
         raise OptionError(f"{save} is not empty.", remedy="choose another folder, or --overwrite.")
     loaded = [load(name, arpa) for name in models]
-    Mixture(loaded, [1.0] * len(loaded))  # refuses models that cannot be mixed before any is scored
+    mixture = Mixture(loaded, [1.0] * len(loaded))  # refuses what cannot be mixed before any is scored
+    notes = alignment(loaded, models)
+    for note in notes:
+        messages.print(f"note: {note}")
     # the weights are not for training text, nor for the text that they are tested on
-    text = held_out(tune, loaded, split, usual="valid").of(loaded[0])
-    nats = _nats(models, loaded, text, state)
+    text = held_out(tune, [mixture, *loaded], split, usual="valid").of(mixture)
+    nats = _nats(models, mixture.aligned, text, state)
     weights = fit_weights(nats)
-    protocol = protocol_of(loaded[0], state=state)
+    protocol = protocol_of(mixture, state=state)
     scores = [score(row, text, protocol) for row in nats]
     mixed = score(mix_nats(nats, weights), text, protocol)
     if save is not None:
@@ -89,6 +94,7 @@ def mix_command(
             {
                 "text": tune,
                 "models": [{"model": n, "weight": float(w), "score": s.as_json()} for n, w, s in rows],
+                "notes": notes,
                 "mixture": {"score": mixed.as_json(), "saved": None if save is None else str(save)},
             }
         )

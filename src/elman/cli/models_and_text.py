@@ -15,6 +15,7 @@ from cyclopts import Parameter
 
 from elman.cli.app import messages
 from elman.errors import OptionError
+from elman.visible import visible
 
 if TYPE_CHECKING:
     from elman.language_model import LanguageModel
@@ -76,7 +77,7 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     for count in range(1, max(map(len, paths)) + 1):
         short = [str(Path(*parts[-count:])) for parts in paths]
         if len(set(short)) == len(set(names)):
-            return dict(zip(names, short, strict=True))
+            return dict(zip(names, map(visible, short), strict=True))  # labels, in figures too
     return {name: name for name in names}
 
 

@@ -73,29 +73,30 @@ def score_command(
     """
     from elman.evaluate import protocol_of
     from elman.surprisal import grouped_surprisals, rows
+    from elman.text.opening import name_of
 
     loaded = load(model, arpa)
+    protocol = protocol_of(loaded, unknown=unknown, state=state)
     totals = _Totals()
     documents: list[dict[str, object]] = []
     write = _Writer(format_) if not json else None
-    for sentence in grouped_surprisals(loaded, _groups(text), state=state):
-        totals.add(sentence, skip=unknown == "skip")
+    name = name_of("-" if text == "-" else Path(text))
+    for sentence in grouped_surprisals(loaded, _groups(text), state=state, name=name):
+        totals.add(sentence, skip=unknown == "skip", ends=protocol.end_of_sentence)
         found = rows(sentence, per=per, unknown=unknown)
         if write is None:
             documents.extend(found)
         else:
             write.rows(found)
     if not totals.sentences:
-        name = "standard input" if text == "-" else text
         raise TextError(f"{name} is empty: there is no sentence to score.", remedy="give a text with a line.")
-    protocol = str(protocol_of(loaded, unknown=unknown, state=state))
     if json:
         emit(
             {
                 "model": model,
                 "text": text,
                 "per": per,
-                "protocol": protocol,
+                "protocol": str(protocol),
                 **totals.as_json(),
                 "rows": documents,
             }
@@ -109,7 +110,7 @@ def _groups(text: str) -> Iterator[list[str]]:
     from elman.surprisal import GROUP
     from elman.text.reading import open_blocks
 
-    for block in open_blocks("-" if text == "-" else Path(text)):
+    for block in open_blocks("-" if text == "-" else Path(text), endless=True):
         lines = block[:-1].decode().split("\n")
         for first in range(0, len(lines), GROUP):
             yield lines[first : first + GROUP]
@@ -123,11 +124,14 @@ class _Totals:
         self.sentences = self.events = self.unknown = 0
         self.nats = 0.0
 
-    def add(self, sentence: SentenceSurprisal, *, skip: bool) -> None:
+    def add(self, sentence: SentenceSurprisal, *, skip: bool, ends: bool) -> None:
+        """skip  leave out unknown tokens; ends  `</s>`, the last token, counts."""
+        tokens = sentence.tokens if ends else sentence.tokens[:-1]
+        counted = [token.nats for token in tokens if not (skip and token.unknown)]
         self.sentences += 1
         self.unknown += sentence.unknown
-        self.events += len(sentence.tokens) - (sentence.unknown if skip else 0)
-        self.nats += sentence.known_nats if skip else sentence.nats
+        self.events += len(counted)
+        self.nats += math.fsum(counted)
 
     @property
     def perplexity(self) -> float:

@@ -65,6 +65,7 @@ def trace_command(
     """
     import torch
 
+    from elman.text.opening import name_of
     from elman.trace import TraceOptions, trace
 
     torch.set_num_threads(1)  # step by step there is too little to share; two threads wait for each other
@@ -83,13 +84,21 @@ def trace_command(
         _write_page(models, source, lines, state, html)
     inside = detail and json
     options = TraceOptions(top=top, state=state, first=first, last=last, gates=inside, gradients=inside)
-    traces = (trace(model, lines, name=name, options=options) for name, model in models.items())
+    told = name_of("-" if source == "-" else Path(source))
     if json:
-        documents = [found.as_json() for found in traces]
+        found = [
+            trace(model, lines, name=name, source=told, options=options) for name, model in models.items()
+        ]
+        documents = [each.as_json() for each in found]
         emit(documents[0] if len(documents) == 1 else documents, compact=True)
     elif html is None:
-        for found in traces:
-            _print(found)
+        for name, model in models.items():
+            try:
+                _print(trace(model, lines, name=name, source=told, options=options))
+            except TextError as error:
+                if error.line is not None and error.line > 1 and (first, last) == (0, None):
+                    _print(trace(model, lines[: error.line - 1], name=name, options=options))
+                raise
 
 
 def _write_page(
@@ -107,14 +116,14 @@ def _write_page(
 
 
 def _lines(source: str) -> list[str]:
-    from elman.text.reading import open_lines
+    from elman.text.reading import read_text
 
     if source != "-" and not Path(source).exists():
         raise TextError(
             f"{source} does not exist.",
             remedy=f'give a text file, or the text itself: echo "{source}" | elman trace MODEL -',
         )
-    return [line.decode() for line in open_lines("-" if source == "-" else Path(source))]
+    return read_text("-" if source == "-" else Path(source)).split("\n")[:-1]
 
 
 def _print(found: Trace) -> None:

@@ -6,6 +6,7 @@ Not here: the loop (train.py), what options there are (train_options.py), how it
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -35,6 +36,7 @@ from elman.errors import OptionError
 # cyclopts reads the annotations of a command at run time
 from elman.text.building import TextSettings
 from elman.training.config import TrainConfig
+from elman.training.interrupt import Terminated
 
 if TYPE_CHECKING:
     from elman.language_model import LanguageModel, Score
@@ -67,7 +69,8 @@ def train(
 ) -> None:
     """Train a model on a text and report its perplexity on the part kept for testing.
 
-    Ctrl-C stops, keeps the best model and still evaluates it; --resume goes on exactly from there.
+    Ctrl-C stops, keeps the best model and still evaluates it; SIGTERM and SIGHUP stop at once, saved too;
+    --resume goes on exactly from there.
 
     Parameters
     ----------
@@ -97,7 +100,7 @@ def train(
     report: dict[str, Any] = {"corpus": loaded.name, "origin": loaded.origin, "options": options.as_json()}
     report |= {"kept": loaded.kept, "trained_unknown": loaded.train.unknown}
     report |= {"training_events": loaded.train.events, "corpus_notes": list(loaded.notes)}
-    interrupted = False
+    interrupted = None
     if config is None:
         if vectors is not None or place.resume:
             raise OptionError("an n-gram takes neither --vectors nor --resume.")
@@ -105,7 +108,11 @@ def train(
         report |= lines
     else:
         trained, stopped, history = _learn(options, config, loaded, vectors, place)
-        interrupted = stopped.reason == "interrupted"
+        interrupted = stopped.signal
+        if (
+            interrupted is not None and interrupted != signal.SIGINT
+        ):  # whoever sent it does not wait for an evaluation
+            raise Terminated(interrupted)
         report |= {"config": config.model_dump(mode="json"), "stopped": stopped.reason, "epochs": history}
         report |= {"best_epoch": stopped.best_epoch, "parameters": trained.parameter_count}
     scores = _final(trained, loaded, bool(config and config.independent))
@@ -119,8 +126,8 @@ def train(
             )
         if folder is not None:
             results.print(f"saved in {folder}")
-    if interrupted:
-        sys.exit(130)
+    if interrupted is not None:
+        sys.exit(128 + interrupted)
 
 
 def _remembered(place: SaveOptions) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from elman.cli.app import out_of_range
 from elman.errors import FormatError, OptionError
@@ -228,10 +228,9 @@ def train_config(options: Options) -> TrainConfig:
 
 def text_settings(options: Options) -> TextSettings:
     """The text options with their defaults."""
-    try:
-        return TypeAdapter(TextSettings).validate_python(options.text)
-    except ValidationError as error:
-        raise _wrong(error) from None
+    from elman.storage import checked
+
+    return checked(TextSettings, options.text, "the options of the text")
 
 
 def build_model(options: Options, corpus: Corpus, seed: int) -> Any:

@@ -162,5 +162,6 @@ def percentiles(drawn: Floats, sentences: int, resampling: Resampling) -> Interv
     if sentences < 2:
         return Interval(math.nan, math.nan)
     tail = (1.0 - resampling.level) / 2
-    low, high = np.quantile(drawn, [tail, 1.0 - tail])
+    with np.errstate(invalid="ignore"):  # between two infinities lies none
+        low, high = np.quantile(drawn, [tail, 1.0 - tail])
     return Interval(float(low), float(high))

@@ -7,6 +7,7 @@ where that is something else, with the state reset at each sentence. The consume
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ from elman.text.corpus import Corpus, Text
 from elman.train import train
 from elman.training.config import parse_train_config
 from elman.training.events import Started, Step, Stopped, Validated
+from elman.training.interrupt import Terminated
 
 SHORTEST_COLUMN = 20
 """Events of a column of the training text at least: a preset's batch size is for texts that are longer."""
@@ -167,6 +169,8 @@ def _train(
             curve.append(_point(event.epoch, event.seconds, event.train_perplexity, valid, corpus))
         elif isinstance(event, Stopped):
             stopped = event
+    if stopped is not None and stopped.signal is not None and stopped.signal != signal.SIGINT:
+        raise Terminated(stopped.signal)
     if stopped is None or stopped.reason == "interrupted":
         return None
     details = {name.replace("_", " "): str(value) for name, value in spec.options.items()}

@@ -29,7 +29,8 @@ from elman.compare.bootstrap import Floats
 from elman.errors import FormatError, OptionError, ProtocolError
 from elman.text.corpus import Text
 from elman.text.fields import fields_of
-from elman.text.reading import Source, open_lines
+from elman.text.opening import Source
+from elman.text.reading import open_lines
 from elman.text.vocabulary import Vocabulary
 
 LogBase = Literal["e", "2", "10"]

@@ -39,6 +39,7 @@ from elman.compare.lineup import Spec
 from elman.compare.outcome import Outcome, load_outcome
 from elman.errors import ElmanError
 from elman.text.corpus import Corpus
+from elman.training.interrupt import Terminated
 
 SECONDS_TO_SAVE = 60
 """How long a child may take after Ctrl-C before it is killed."""
@@ -108,7 +109,9 @@ def train_together(
                 else:
                     yield Interrupted(spec)
                     return
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
+            if isinstance(stop, Terminated):
+                raise  # the team is stopped on the way: each saves its state
             _, spec = places[next(iter(team.running), next(iter(places)))]
             team.stop()
             yield Interrupted(spec)

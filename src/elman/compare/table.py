@@ -40,7 +40,7 @@ from elman.text.corpus import Text
 from elman.text.tokenizers import Tokenizer
 from elman.text.vocabulary import Vocabulary
 
-FEW_SENTENCES, UNK = 30, Vocabulary.unk_id
+FEW_SENTENCES = 30
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,12 @@ class Encoding:
     tokenizer: str
     vocabulary: str
     size: int
+    words: str = ""  # the tokens in any order
 
     @classmethod
     def of(cls, vocabulary: Vocabulary, tokenizer: Tokenizer) -> Encoding:
-        return cls(json.dumps(tokenizer.as_json(), sort_keys=True), vocabulary.digest, len(vocabulary))
+        cut = json.dumps(tokenizer.as_json(), sort_keys=True)
+        return cls(cut, vocabulary.digest, len(vocabulary), vocabulary.words_digest)
 
 
 @dataclass(frozen=True)
@@ -197,19 +199,17 @@ def _unit(scored: Sequence[Scored], per: Per | None) -> tuple[Per, list[str]]:
                 f"{model.name} leaves events out ({model.protocol}), so nats per {per or 'byte'} mislead.",
                 remedy="score with unknown=word and </s> counted.",
             )
-        if model.protocol.normalized:
-            notes.append(f"{model.name} leaves out blanks, capitals or numbers: its figure is flattered.")
+        lossy = f"{model.name} leaves out blanks, capitals or numbers: its figure is flattered."
+        notes += [lossy] * model.protocol.normalized
         share = model.text.unknown / max(1, model.text.events)
         if share:
-            notes.append(
-                f"{model.name} writes <unk> for {share:.1%} of its tokens and never has to spell them: "
-                "its figure is flattered."
-            )
+            spared = f"{share:.1%} of its tokens and never has to spell them"
+            notes.append(f"{model.name} writes <unk> for {spared}: its figure is flattered.")
     return per or "byte", notes
 
 
 def _require_vocabulary(first: Scored, model: Scored) -> None:
-    unlike = first.encoding.vocabulary != model.encoding.vocabulary
+    unlike = first.encoding != model.encoding and not (first.encoding.words == model.encoding.words != "")
     unknown = max(first.text.unknown, model.text.unknown)
     if unlike and unknown and model.protocol.unknown == "word":
         sizes = f"{first.encoding.size:,} and {model.encoding.size:,} tokens"
@@ -251,7 +251,7 @@ def _sums(scored: Sequence[Scored], per: Per) -> tuple[Floats, Floats, list[Scor
                 bytes=int(text.bytes.sum(dtype=np.int64)),
                 unknown=text.unknown,
                 protocol=model.protocol,
-                known_nats=math.fsum(values[np.asarray(text.ids) != UNK]),
+                known_nats=math.fsum(values[np.asarray(text.ids) != Vocabulary.unk_id]),
             )
         )
     return np.stack(nats, axis=1), np.stack(counts, axis=1), scores
@@ -266,8 +266,7 @@ def _kept(scored: Sequence[Scored]) -> NDArray[np.bool_]:
                 f"{scored[0].name} counts {len(kept):,} events and {model.name} {model.text.events:,}.",
                 reason="they were scored on different texts.",
             )
-        if model.protocol.unknown == "skip":
-            kept &= np.asarray(model.text.ids) != UNK
+        kept &= model.protocol.counted(np.asarray(model.text.ids))
     if not kept.any():
         raise ProtocolError("every token of the text is unknown: nothing is left to compare.")
     return kept

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from elman.channel import FINISHED, INTERRUPTED, Channel, Failed, Progress
-from elman.errors import ElmanError, TextError
+from elman.errors import ElmanError, TextError, no_memory, of_memory
+from elman.training.interrupt import SIGNALS
 
 SECONDS_BETWEEN_REPORTS = 0.2
 SECONDS_TO_SAVE = 60
@@ -22,7 +23,8 @@ SECONDS_TO_SAVE = 60
 
 def main() -> None:
     """Do what the first line says."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    for number in SIGNALS:  # a shell's background jobs ignore SIGINT; a scheduler sends SIGTERM to all
+        signal.signal(number, signal.default_int_handler)
     channel = Channel(lost=_stop_alone)
     order = channel.order()
     threading.Thread(target=lambda: list(channel.lines()), daemon=True).start()
@@ -31,6 +33,10 @@ def main() -> None:
         _work(channel, order)
     except ElmanError as error:
         channel.send(Failed.of(error))
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not of_memory(error):
+            raise
+        channel.send(Failed.of(no_memory()))
     except KeyboardInterrupt:
         channel.send(INTERRUPTED)
 

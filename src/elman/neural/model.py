@@ -5,6 +5,7 @@ V vocabulary size, E embedding size.
 
 from __future__ import annotations
 
+import json
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -129,13 +130,15 @@ class NeuralModel(nn.Module, ABC):
 def parse_config(config_class: type[BaseModel], kind: str, config: Mapping[str, Any]) -> Any:
     """A stored configuration as `config_class`. FormatError names the field that is wrong."""
     try:
-        return config_class.model_validate(dict(config))
+        # from JSON, strictly: a list is a tuple there, but a string is no number
+        return config_class.model_validate_json(json.dumps(config), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "config"
         cause = f"the {kind} model's configuration is not valid: {field}: {first['msg']}."
-    except OptionError as error:
-        cause = f"the {kind} model's configuration is not valid: {error.cause}"
+    except (OptionError, TypeError) as error:
+        told = error.cause if isinstance(error, OptionError) else str(error)
+        cause = f"the {kind} model's configuration is not valid: {told}"
     raise FormatError(
         cause, reason="the file is damaged or of another version.", remedy="save the model again."
     )

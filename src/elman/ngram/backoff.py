@@ -66,6 +66,11 @@ class NgramModel:
         return len(self.tables)
 
     @property
+    def ends_sentences(self) -> bool:
+        """Whether `</s>` has a probability: in an ARPA file that does not list it, it has none."""
+        return bool(self.tables[0].log10_prob[Vocabulary.eos_id] > -math.inf)
+
+    @property
     def parameter_count(self) -> int:
         """Probabilities and backoff weights."""
         return sum(len(table.log10_prob) + len(table.log10_backoff) for table in self.tables)

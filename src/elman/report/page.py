@@ -6,7 +6,6 @@ Not here: the parts (sections.py), the figures (figures.py).
 
 from __future__ import annotations
 
-import json
 import math
 from html import escape
 from importlib.resources import files
@@ -17,6 +16,7 @@ from elman.disk import replace_file
 from elman.errors import ElmanError, OptionError
 from elman.report import sections
 from elman.report.figures import Figure, by_bucket, learning_curves
+from elman.visible import json_text
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
@@ -77,8 +77,8 @@ def render(comparison: Comparison) -> str:
 
 def embedded(document: object, *, indent: int | None = None) -> str:
     """JSON that may stand inside <script>: no `<`, so no text can end the element; no NaN."""
-    text = json.dumps(_finite(document), ensure_ascii=False, allow_nan=False, indent=indent)
-    escapes = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+    text = json_text(_finite(document), indent=indent)
+    escapes = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
     for character, code in escapes.items():
         text = text.replace(character, code)
     return text

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from elman.errors import OptionError, TextError
 from elman.text.cache import FORMAT, write_description
 from elman.text.encoding import Encoder, encode_all
-from elman.text.reading import Progress
+from elman.text.opening import Progress
 from elman.text.sources import SPLITS, Blocks, CorpusSource
 from elman.text.tokenizers import BPE, TOKENIZERS, Tokenizer, get_tokenizer
 from elman.text.vocabulary import MAX_TOKENS, RARE, UNK, Vocabulary
@@ -164,7 +164,7 @@ def _tokenizer(source: CorpusSource, resolved: dict[str, Any], report: Report) -
         return get_tokenizer(name)
     if source.content == "":
         raise TextError(
-            "subwords are learned in a pass of their own, but standard input can be read only once.",
+            f"subwords are learned in a pass of their own, but {source.names[0]} can be read only once.",
             remedy="write the text to a file first.",
         )
     part, size = source.parts[0], source.sizes[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -23,11 +24,14 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
+from elman.visible import json_text
+
 FORMAT = 3
 """Part of every key: raise it when tokenizers, splits or this layout change."""
 _FILES = ("whole", "words", "bytes")
 _BUILDING = ".building-"
 _DAY = 86_400.0
+_ATTEMPTS = 10
 
 
 class DamagedCache(Exception):
@@ -46,6 +50,8 @@ def read_cache(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[np.int32
         if not folder.is_dir():
             return None
         description = json.loads((folder / "corpus.json").read_text("utf-8"))
+        if description.pop("sha256") != _digest(description):
+            raise DamagedCache(f"{folder}: corpus.json is not what was written")
         arrays: dict[str, NDArray[np.int32]] = {}
         for name in _FILES:
             path, recorded = folder / f"{name}.i32", description["files"][name]
@@ -53,7 +59,7 @@ def read_cache(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[np.int32
                 raise DamagedCache(f"{path} is not what was written")
             arrays[name] = map_ids(path)
         return description, arrays
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedCache(f"{folder}: {error}") from None
 
 
@@ -67,8 +73,12 @@ def write_description(
         name: {"bytes": path.stat().st_size, "crc32": checksum(path)}
         for name, path in ((name, folder / f"{name}.i32") for name in _FILES)
     }
-    with (folder / "corpus.json").open("w", encoding="utf-8") as file:
-        json.dump(description, file, ensure_ascii=False)
+    whole = description | {"sha256": _digest(description)}
+    (folder / "corpus.json").write_text(json_text(whole), encoding="utf-8")
+
+
+def _digest(description: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
 def building_folder(root: Path) -> Path:
@@ -81,17 +91,24 @@ def building_folder(root: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix=_BUILDING, dir=root))
 
 
-def publish(built: Path, folder: Path) -> Path:
-    """Move a finished folder to its place; where another program was faster, keep that one. → where it is."""
-    if folder.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-    try:
-        built.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-        shutil.rmtree(built, ignore_errors=True)
-    return folder
+def publish(built: Path, folder: Path) -> None:
+    """Move a finished folder to its place. A whole one that is there stays, as another program was faster; a
+    damaged one goes. Raises OSError where neither can be done."""
+    for _ in range(_ATTEMPTS):
+        try:
+            built.rename(folder)
+            return
+        except OSError:
+            try:
+                if read_cache(folder) is not None:
+                    shutil.rmtree(built, ignore_errors=True)
+                    return
+            except DamagedCache:
+                aside = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=folder.parent))
+                with contextlib.suppress(OSError):  # another program may have moved it
+                    folder.rename(aside)
+                shutil.rmtree(aside, ignore_errors=True)
+    built.rename(folder)
 
 
 def forget(folder: Path) -> None:

@@ -22,7 +22,8 @@ from elman.errors import ElmanError, FormatError, TextError
 from elman.text import cache as store
 from elman.text.building import Report, TextSettings, build, key_of, told
 from elman.text.encoding import Encoder, encode_all
-from elman.text.reading import Source, name_of, open_blocks, with_line_feeds
+from elman.text.opening import Source, name_of
+from elman.text.reading import open_blocks, with_line_feeds
 from elman.text.sources import SPLITS, CorpusSource, find_corpus
 from elman.text.tokenizers import Tokenizer, tokenizer_from_json
 from elman.text.vocabulary import Vocabulary
@@ -98,7 +99,7 @@ class Corpus:
     name    the built-in name, or the path as given
     origin  what was split how, in words
     digest  12 hexadecimal digits over the ids of the three splits and the vocabulary
-    notes   what a user should be told: no room for a cache, a text that differs from the pinned one
+    notes   what a user should be told
     kept    which tokens of the training part are in the vocabulary, in words
     """
 
@@ -116,17 +117,12 @@ class Corpus:
     @property
     def vocabulary_in_words(self) -> str:
         """Its size, what is in it, and how much of the training part is left to `<unk>`."""
-        unknown, events = self.train.unknown, self.train.events
-        kept = f": {self.kept}" if self.kept else ""
-        if not unknown:
-            told = (
-                "; no training event is <unk>, so figures on texts with unknown words mislead (--min-count 2)"
-            )
-            return f"vocabulary {len(self.vocabulary):,}{kept}{'' if self.tokenizer.alphabet else told}"
-        return (
-            f"vocabulary {len(self.vocabulary):,}{kept}; {unknown:,} of the {events:,} training events "
-            f"({unknown / events:.1%}) are <unk>"
-        )
+        whole, unknown = f"vocabulary {len(self.vocabulary):,}: {self.kept}; ", self.train.unknown
+        events = self.train.events
+        if unknown:
+            return whole + f"{unknown:,} of the {events:,} training events ({unknown / events:.1%}) are <unk>"
+        told = "no training event is <unk>, so figures on texts with unknown words mislead (--min-count 2)"
+        return whole.removesuffix("; ") if self.tokenizer.alphabet else whole + told
 
 
 def load_corpus(
@@ -142,8 +138,7 @@ def load_corpus(
               90/5/5 % contiguous blocks of sentences), or "-" for standard input
     cache     folder for encoded corpora; None: ELMAN_CACHE or the user's cache folder
     progress  called with (what, bytes done, bytes in all)
-    Raises TextError for what is no text or too little, ElmanError when something is not installed or
-    no place can be written.
+    Raises TextError for what is no text or too little, ElmanError for what is not installed, or no place.
     """
     found = find_corpus(source)
     resolved = (settings or TextSettings()).resolved(found)
@@ -180,12 +175,11 @@ def _build_in(
     building = store.building_folder(root)
     try:
         build(source, resolved, building, report)
-        built = store.read_cache(store.publish(building, folder))
+        built = _read(building)
+        store.publish(building, folder)  # what is mapped stays mapped, wherever it lies
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
-    if built is None:
-        raise OSError(None, "the folder vanished")
     return built
 
 
@@ -194,9 +188,16 @@ def _build_aside(source: CorpusSource, resolved: dict[str, Any], report: Report)
     building = Path(tempfile.mkdtemp(prefix="elman-"))
     try:
         build(source, resolved, building, report)
-        built = store.read_cache(building)
+        return _read(building)
     finally:
         store.forget(building)
+
+
+def _read(building: Path) -> Built:
+    try:
+        built = store.read_cache(building)
+    except store.DamagedCache as error:
+        raise OSError(None, str(error)) from None
     if built is None:
         raise OSError(None, "the folder vanished")
     return built
@@ -234,13 +235,18 @@ _IN_MEMORY = 1 << 26
 
 
 def encode_text(
-    source: Path | str, tokenizer: Tokenizer, vocabulary: Vocabulary, *, progress: Report | None = None
+    source: Path | str,
+    tokenizer: Tokenizer,
+    vocabulary: Vocabulary,
+    *,
+    progress: Report | None = None,
+    digest: str = "",
 ) -> Text:
-    """A file (or "-") as a model sees it; streams, and is memory-mapped when large. Raises TextError."""
+    """A file (or "-") as a model sees it; streams. digest: as `open_blocks` takes it. Raises TextError."""
     path: Source = "-" if source == "-" else Path(source)
     name = name_of(path)
     size = path.stat().st_size if isinstance(path, Path) and path.is_file() else 0
-    blocks = open_blocks(path, lambda done: progress(name, done, size) if progress else None)
+    blocks = open_blocks(path, lambda done: progress(name, done, size) if progress else None, digest=digest)
     return encode_blocks(blocks, name, tokenizer, vocabulary)
 
 

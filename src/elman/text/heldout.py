@@ -23,7 +23,8 @@ from elman.errors import ElmanError, TextError
 from elman.text.building import cut
 from elman.text.builtin import BUILTIN
 from elman.text.corpus import Text, encode_blocks, encode_text
-from elman.text.reading import Source, name_of, open_blocks
+from elman.text.opening import Source, content_digest, name_of, read_once
+from elman.text.reading import open_blocks
 from elman.text.sources import SPLITS, find_corpus, looks_of
 from elman.text.tokenizers import Prose, Tokenizer
 from elman.text.vocabulary import Vocabulary
@@ -62,9 +63,11 @@ class HeldOut:
         for model in models:
             if self._at(model) is None:
                 self._readers.append(model)
-        self._name, self._path = name_of(Path(source)), Path(source)
-        if self._corpus is None and not self._path.is_file():
-            self._keep("-" if source == "-" else self._path)
+        where: Source = "-" if source == "-" else Path(source)
+        self._name, self._path = name_of(where), Path(source)
+        if self._corpus is None and read_once(where):
+            self._keep(where)
+        self._content = "" if self._corpus is not None else content_digest(self._path)
         self.part: Split = split or ("whole" if self._corpus is None else usual)
         self._texts = [self._encode(reader) for reader in self._readers]
         self._bytes: tuple[int, int] | None = None
@@ -115,14 +118,13 @@ class HeldOut:
 
     def _blocks(self) -> Iterator[bytes]:
         if self._corpus is None:
-            yield from open_blocks(self._path)
+            yield from open_blocks(self._path, digest=self._content)
             return
         for at in self._places():
             yield from self._corpus.parts[at](None)
 
     def _keep(self, source: Source) -> None:
         """What can be read only once (a pipe) goes to a file of our own: every model reads it."""
-        self._name = name_of(source)
         try:
             handle, path = tempfile.mkstemp(prefix="elman-")
             self._path = Path(path)
@@ -139,7 +141,7 @@ class HeldOut:
     def _encode(self, reader: Reader) -> Text:
         tokens = reader.tokenizer, reader.vocabulary
         if self._corpus is None:
-            return encode_blocks(open_blocks(self._path), self._name, *tokens)
+            return encode_blocks(self._blocks(), self._name, *tokens)
         if self.source in BUILTIN:
             return encode_blocks(self._blocks(), self.source, *tokens)
         paths = [Path(self._corpus.names[at]) for at in self._places()]

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from elman.errors import TextError
 from elman.text.builtin import BUILTIN, Builtin, find_builtin
+from elman.text.opening import Progress, Source, content_digest, name_of, read_once
 from elman.text.paragraphs import Looks, looks, peek
-from elman.text.reading import BLOCK, Progress, Source, content_digest, open_blocks
+from elman.text.reading import BLOCK, open_blocks
 
 Blocks = Callable[[Progress | None], Iterator[bytes]]
 """Opens one part: blocks of whole lines, each ended by LF."""
@@ -30,7 +31,7 @@ class CorpusSource:
 
     parts    three openers, or one that is still to be split; `names` tells them apart in messages
     sizes    bytes of each part as stored, for progress; 0 where unknown
-    content  SHA-256 of the content, hexadecimal; "" where it cannot be known beforehand (standard input)
+    content  SHA-256 of the content, hexadecimal; "" where it is not known beforehand (a pipe, standard input)
     origin   what it is and how it was split; a single part is described after the split
     tokenizer  default of this source
     looks    what a text of the user's own looks like; None for a built-in one
@@ -54,19 +55,13 @@ def find_corpus(source: str | Path) -> CorpusSource:
     """
     if isinstance(source, str) and source in BUILTIN:
         return _builtin(BUILTIN[source])
-    if source == "-":
-        sample, blocks = peek(open_blocks("-"))
+    where: Source = "-" if source == "-" else Path(source)
+    if read_once(where):
+        name = name_of(where)
+        sample, blocks = peek(open_blocks(where))
         seen = looks(sample)
-        return CorpusSource(
-            "-",
-            ("standard input",),
-            (lambda progress: blocks,),
-            (0,),
-            "",
-            "standard input",
-            usual_tokenizer(seen),
-            looks=seen,
-        )
+        once: tuple[Blocks] = (lambda progress: blocks,)
+        return CorpusSource(str(source), (name,), once, (0,), "", name, usual_tokenizer(seen), looks=seen)
     path = Path(source)
     try:
         folder, exists = path.is_dir(), path.exists()
@@ -78,13 +73,13 @@ def find_corpus(source: str | Path) -> CorpusSource:
         return _folder(path)
     if not exists:
         raise _absent(str(source), path)
-    seen = looks_of(path)
+    seen, digest = looks_of(path), content_digest(path)
     return CorpusSource(
         str(source),
         (str(path),),
-        (_opener(path),),
+        (_opener(path, digest),),
         (path.stat().st_size,),
-        content_digest(path),
+        digest,
         f"file {path.name}",
         usual_tokenizer(seen),
         looks=seen,
@@ -140,7 +135,7 @@ def _folder(folder: Path) -> CorpusSource:
     return CorpusSource(
         str(folder),
         tuple(str(path) for path in paths),
-        tuple(_opener(path) for path in paths),
+        tuple(_opener(path, digest) for path, digest in zip(paths, digests, strict=True)),
         tuple(path.stat().st_size for path in paths),
         hashlib.sha256(" ".join(digests).encode()).hexdigest(),
         f"folder {folder.name}, split as it came ({', '.join(path.name for path in paths)})",
@@ -173,8 +168,8 @@ def _builtin(corpus: Builtin) -> CorpusSource:
     )
 
 
-def _opener(source: Source) -> Blocks:
-    return lambda progress: open_blocks(source, progress)
+def _opener(source: Source, digest: str = "") -> Blocks:
+    return lambda progress: open_blocks(source, progress, digest=digest)
 
 
 def _memory(text: bytes) -> Blocks:

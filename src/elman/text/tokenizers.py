@@ -37,19 +37,19 @@ class Words(Tokenizer):
 
     def tokens(self, piece: str) -> list[Token]:
         found = [Token(match[0], match.start(), match.end()) for match in WORD.finditer(piece)]
-        require_no_marks((token.text for token in found), "the text")
+        require_no_marks(token.text for token in found)
         return found
 
     def join(self, tokens: Sequence[str]) -> str:
         return " ".join(tokens)
 
 
-def require_no_marks(words: Iterable[str], where: str) -> None:
-    """Raise TextError when a word is literally `<s>` or `</s>`."""
+def require_no_marks(words: Iterable[str], where: str = "") -> None:
+    """Raise TextError when a word is literally `<s>` or `</s>`. where: file and line, if known."""
     for word in words:
         if word in (BOS, EOS):
             raise TextError(
-                f"{where}: the word {word} is a mark of Elman's own and cannot stand in a text.",
+                f"{where and f'{where}: '}the word {word} is a mark of Elman's own, which no text may hold.",
                 reason="the text was prepared for another tool; Elman adds sentence ends by itself.",
                 remedy="remove the marks, for instance: sed -E 's#</?s>##g' TEXT > CLEAN",
             )

@@ -150,6 +150,11 @@ class Vocabulary:
         """12 hexadecimal digits of the SHA-256 of the tokens in order: equal digests, equal ids."""
         return hashlib.sha256("\n".join(self.tokens).encode()).hexdigest()[:12]
 
+    @cached_property
+    def words_digest(self) -> str:
+        """The same of the tokens sorted: equal for the same words in another order."""
+        return hashlib.sha256("\n".join(sorted(self.tokens)).encode()).hexdigest()[:12]
+
     def as_json(self) -> dict[str, object]:
         """{"tokens": [...], "counts": [...] or null}, ready for `json.dumps`."""
         return {"tokens": list(self.tokens), "counts": None if self.counts is None else self.counts.tolist()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from elman.errors import ElmanError
 from elman.language_model import Score
 from elman.training.events import Event, Saved, Step
+from elman.visible import json_text
 
 
 class Log:
@@ -34,7 +34,7 @@ class Log:
         if isinstance(event, Saved) or (isinstance(event, Step) and event.step % every):
             return
         line = {"event": type(event).__name__.lower()} | _plain(event)
-        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        self._file.write(json_text(line).encode() + b"\n")
         self._file.flush()
 
     def sync(self) -> int:

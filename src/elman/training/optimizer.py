@@ -6,16 +6,14 @@ does not multiply anything, so shrinking it regularizes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from elman.errors import FormatError
+from elman.storage import DAMAGED
 from elman.training.config import TrainConfig
-
-SLOTS = {"sgd": ("momentum_buffer",), "adam": ("step", "exp_avg", "exp_avg_sq")}
-SLOTS["adamw"] = SLOTS["adam"]
 
 
 def is_linear(config: TrainConfig) -> bool:
@@ -52,23 +50,52 @@ def optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> di
     }
 
 
+def slots(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
+    """What is remembered of each parameter; nothing by plain SGD."""
+    if isinstance(optimizer, torch.optim.SGD):
+        return ("momentum_buffer",) if optimizer.defaults["momentum"] else ()
+    return ("step", "exp_avg", "exp_avg_sq")
+
+
+def untouched(module: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """Parameters of which it remembers nothing yet: none has had a gradient, as a rare word's tail."""
+    if not slots(optimizer):
+        return []
+    return [name for name, parameter in module.named_parameters() if not optimizer.state.get(parameter)]
+
+
 def load_optimizer(
-    module: nn.Module, optimizer: torch.optim.Optimizer, kind: str, tensors: Mapping[str, Tensor]
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, Tensor],
+    without: Sequence[str],
+    updates: int,
 ) -> None:
-    """Put the remembered tensors back. FormatError unless they are exactly those of this model."""
-    names = dict(module.named_parameters())
+    """Put the remembered tensors back. FormatError unless they are exactly those of this model.
+
+    without  the parameters of which nothing was remembered; all of them where there has been no update
+    updates  how often it has been called, at least
+    """
+    parameters, kept = dict(module.named_parameters()), slots(optimizer)
+    absent = set(without)
+    if updates and kept and absent >= parameters.keys():
+        raise FormatError(f"the optimizer's state is empty after {updates:,} updates.", reason=DAMAGED)
+    wanted = {f"{name}/{slot}" for name in parameters if name not in absent for slot in kept}
+    if tensors.keys() != wanted and (tensors or updates):
+        odd = min(tensors.keys() ^ wanted)
+        holds = "holds an unknown" if odd in tensors else "lacks"
+        raise FormatError(f"the optimizer's state {holds} {odd[:80]!r}.", reason=DAMAGED)
     for key, tensor in tensors.items():
         name, _, slot = key.rpartition("/")
-        parameter = names.get(name)
-        if parameter is None or slot not in SLOTS[kind]:
-            raise FormatError(f"the optimizer's state holds an unknown {key[:80]!r}.")
-        shape = torch.Size(()) if slot == "step" else parameter.shape
-        if tensor.shape != shape or tensor.dtype != (torch.float32 if slot == "step" else parameter.dtype):
+        parameter = parameters[name]
+        shape, dtype = parameter.shape, parameter.dtype
+        if slot == "step":
+            shape, dtype = torch.Size(()), torch.float32
+        if tensor.shape != shape or tensor.dtype != dtype:
             raise FormatError(
-                f"the optimizer's {key} is {tensor.dtype} {list(tensor.shape)}, not {list(shape)}."
+                f"the optimizer's {key} is {tensor.dtype} {list(tensor.shape)}, not {dtype} {list(shape)}."
             )
+        negative = slot in ("step", "exp_avg_sq") and bool((tensor < 0).any())
+        if negative or not bool(torch.isfinite(tensor).all()):
+            raise FormatError(f"the optimizer's {key} holds numbers that it never has.", reason=DAMAGED)
         optimizer.state[parameter][slot] = tensor.to(parameter.device, copy=True)
-    for name, parameter in names.items():
-        lacking = set(SLOTS[kind]) - set(optimizer.state.get(parameter, ()))
-        if tensors and lacking:
-            raise FormatError(f"the optimizer's state lacks {name}/{min(lacking)}.")

@@ -5,10 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from elman.errors import FormatError
 from elman.language_model import perplexity
+from elman.storage import DAMAGED, checked
+
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass
@@ -25,20 +31,20 @@ class Progress:
     history     one row for each epoch: train and valid perplexity, learning rate, seconds
     """
 
-    step: int = 0
-    epoch: int = 0
-    position: int = 0
-    nats: float = 0.0
-    events: int = 0
-    best_nats: float | None = None
-    best_epoch: int | None = None
-    setbacks: int = 0
-    waiting: int = 0
-    skipped: int = 0
-    hopeless: int = 0
-    seconds: float = 0.0
-    log_bytes: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
+    step: Count = 0
+    epoch: Count = 0
+    position: Count = 0
+    nats: Amount = 0.0
+    events: Count = 0
+    best_nats: Amount | None = None
+    best_epoch: Count | None = None
+    setbacks: Count = 0
+    waiting: Count = 0
+    skipped: Count = 0
+    hopeless: Count = 0
+    seconds: Amount = 0.0
+    log_bytes: Count = 0
+    history: list[dict[str, float | None]] = field(default_factory=list)
 
     @property
     def key(self) -> tuple[int, int, int]:
@@ -84,16 +90,21 @@ class Progress:
     @classmethod
     def from_json(cls, value: object) -> Progress:
         """The inverse. Raises FormatError for anything else."""
-        numbers = {field.name for field in dataclasses.fields(cls)} - {"history", "best_nats", "best_epoch"}
         if not isinstance(value, dict) or value.keys() != {field.name for field in dataclasses.fields(cls)}:
-            raise FormatError("the checkpoint's progress lacks fields or has unknown ones.")
-        for name in numbers:
-            number = value[name]
-            if type(number) not in (int, float) or not math.isfinite(number) or number < 0:
-                raise FormatError(f"the checkpoint's progress: {name} is {number!r:.40}.")
-        if not isinstance(value["history"], list):
-            raise FormatError("the checkpoint's progress: history is not a list.")
-        return cls(**value)
+            raise FormatError("the checkpoint's progress lacks fields or has unknown ones.", reason=DAMAGED)
+        found = checked(cls, value, "the checkpoint's progress")
+        best = found.best_epoch
+        agree = (
+            len(found.history) == found.epoch
+            and (best is None) == (found.best_nats is None)
+            and (best is None or 1 <= best <= found.epoch)
+            and found.waiting == found.epoch - (best or 0)
+            and found.waiting <= found.setbacks <= found.epoch
+            and found.position <= found.step >= found.skipped
+        )
+        if not agree:
+            raise FormatError("the checkpoint's progress: its counts contradict one another.", reason=DAMAGED)
+        return found
 
 
 def _json(number: float) -> float | None:

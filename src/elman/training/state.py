@@ -15,11 +15,12 @@ from torch import Tensor
 from elman.checkpoint import TrainingState
 from elman.errors import DivergenceError, FormatError
 from elman.language_model import State
+from elman.storage import DAMAGED, checked
 from elman.text.corpus import Corpus
 from elman.training import resume as resuming
 from elman.training.config import TrainConfig
 from elman.training.device import PrivateRandom, resolve_device
-from elman.training.optimizer import build_optimizer, load_optimizer, optimizer_tensors
+from elman.training.optimizer import build_optimizer, load_optimizer, optimizer_tensors, untouched
 from elman.training.progress import Progress
 
 
@@ -50,7 +51,8 @@ class RunState:
             "step": progress.step,
             "progress": progress.as_json(),
             "run": resuming.describe_run(self.model, self.corpus, self.config),
-            "circumstances": resuming.circumstances(self.device),
+            "circumstances": resuming.circumstances(self.model, self.device),
+            "untouched": untouched(self.model, self.optimizer),
         }
         tensors = optimizer_tensors(self.model, self.optimizer)
         carried = self.carried if progress.position else ()
@@ -58,17 +60,18 @@ class RunState:
 
     def restore(self, saved: TrainingState) -> list[str]:
         """Become the saved run; notes for the user. OptionError when it is another run's."""
-        run = saved.record.get("run")
-        if not isinstance(run, dict):
-            raise FormatError("the checkpoint does not say which run it is of.")
-        resuming.require_same_run(run, resuming.describe_run(self.model, self.corpus, self.config))
-        self.progress = Progress.from_json(saved.record.get("progress"))
+        record = checked(resuming.Record, saved.record, "the checkpoint's record")
+        resuming.require_same_run(record.run, resuming.describe_run(self.model, self.corpus, self.config))
+        self.progress = Progress.from_json(record.progress)
+        if self.progress.step != record.step:
+            raise FormatError("the checkpoint's record: its counts of updates differ.", reason=DAMAGED)
         resuming.restore_model(self.model, saved)
-        load_optimizer(self.model, self.optimizer, self.config.optimizer, saved.optimizer)
+        updates = self.progress.step - self.progress.skipped
+        load_optimizer(self.model, self.optimizer, saved.optimizer, record.untouched, updates)
         self.random.load(saved.random)
         self.carried = resuming.require_carried(saved.carried, self.model.start(1), self.progress)
-        before, now = saved.record.get("circumstances"), resuming.circumstances(self.device)
-        return saved.notes + resuming.changed_circumstances(before, now)
+        now = resuming.circumstances(self.model, self.device)
+        return saved.notes + resuming.changed_circumstances(record.circumstances, now)
 
     def remember_best(self) -> None:
         """Keep a copy of the weights as they are."""
