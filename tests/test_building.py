@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -39,10 +41,72 @@ def test_settings_limit_the_vocabulary(tmp_path: Path) -> None:
     source = folder(tmp_path / "f", "a a a b b c\n", "c\n", "b\n")
     assert load_corpus(source, TextSettings(vocabulary_size=3)).vocabulary.tokens == ("<unk>", "</s>", "a")
     assert load_corpus(source, TextSettings(min_count=2)).vocabulary.tokens == ("<unk>", "</s>", "a", "b")
-    assert len(load_corpus(source, TextSettings(vocabulary_size=0)).vocabulary) == 5
+    assert load_corpus(source, TextSettings(vocabulary_size=0)).vocabulary.tokens == (
+        "<unk>",
+        "</s>",
+        "a",
+        "b",
+    )
+    assert len(load_corpus(source, TextSettings(vocabulary_size=0, min_count=1)).vocabulary) == 5
     for wrong in ({"vocabulary_size": 2}, {"min_count": 0}, {"bpe_size": 255}, {"tokenizer": "wrods"}):
         with pytest.raises(OptionError):
             TextSettings(**wrong)  # type: ignore[arg-type]
+
+
+def natural(lines: int) -> str:
+    """Words drawn as in a text: a few frequent ones, and new ones without end."""
+    draw = np.random.default_rng(4)
+    return "".join(" ".join(f"w{rank}" for rank in draw.zipf(1.3, 9)) + "\n" for _ in range(lines))
+
+
+def test_a_files_vocabulary_leaves_events_to_the_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = natural(400).splitlines()
+    path = write(tmp_path / "t.txt", "\n".join(lines))
+    made = load_corpus(path)
+    counts = Counter(word for line in lines[:360] for word in line.split())
+    once = [word for word, count in counts.items() if count == 1]
+    assert len(once) > 100
+    assert set(made.vocabulary.tokens[2:]) == set(counts) - set(once)
+    assert made.train.unknown == len(once) == made.vocabulary.trained_unknown
+    assert made.kept == "words seen more than once"
+    assert f"{len(once):,} of the {made.train.events:,} training events" in made.vocabulary_in_words
+    assert load_corpus(path).kept == made.kept  # from the cache
+    whole = load_corpus(path, TextSettings(vocabulary_size=0, min_count=1))
+    assert set(whole.vocabulary.tokens[2:]) == set(counts)
+    assert whole.train.unknown == 0
+    assert "figures on texts with unknown words mislead" in whole.vocabulary_in_words
+    monkeypatch.setattr(building, "WORDS_KEPT", 50)
+    few = load_corpus(path, cache=tmp_path / "few")
+    assert len(few.vocabulary) == 50
+    assert few.train.unknown == sum(sorted(counts.values())[: len(counts) - 48])
+    assert few.kept == "the 48 most frequent words"
+    prepared = write(tmp_path / "prepared.txt", "\n".join(lines).replace("w7 ", "<unk> "))
+    kept = load_corpus(prepared, cache=tmp_path / "few")
+    assert len(kept.vocabulary) > 50
+    assert kept.kept == "all words of the training text, which writes <unk> itself"
+    assert len(load_corpus(prepared, TextSettings(vocabulary_size=50)).vocabulary) == 50
+
+
+def test_what_is_unknown_to_other_tokenizers(tmp_path: Path) -> None:
+    text = "the cat sat on the mat\n" * 300 + "é\n" + "the cat\n" * 99
+    path = write(tmp_path / "t.txt", text)
+    letters = load_corpus(path, TextSettings(tokenizer="characters"))
+    assert "é" not in letters.vocabulary
+    assert letters.vocabulary.trained_unknown == letters.train.unknown == 1
+    assert letters.kept == "characters seen more than once"
+    raw = load_corpus(path, TextSettings(tokenizer="bytes"))
+    assert len(raw.vocabulary) == 2 + 241
+    assert raw.kept == "all bytes, so that nothing can be <unk>"
+    assert (raw.vocabulary.trained_unknown, raw.test.unknown) == (0, 0)
+    strange = encode_string("\tzebra ñ €\x01😀\n", raw.tokenizer, raw.vocabulary)
+    assert strange.unknown == 0
+    assert raw.tokenizer.join([raw.vocabulary.token(at) for at in strange.ids[:-1]]) == "\tzebra ñ €\x01😀"
+    pytest.importorskip("tokenizers", reason="the extra bpe is not installed")
+    subwords = load_corpus(path, TextSettings(tokenizer="bpe", bpe_size=270))
+    assert encode_string('1 " zebra ñ €😀', subwords.tokenizer, subwords.vocabulary).unknown == 0
+    assert subwords.kept == "all subwords, so that nothing can be <unk>"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +12,16 @@ import numpy as np
 import pytest
 
 import elman.cli.compare as verb
+import elman.cli.evaluate
+import elman.cli.train
 from elman.checkpoint import load_model, save_model
 from elman.cli import app
 from elman.compare import contest, lineup
 from elman.compare.contest import Begun
 from elman.compare.lineup import Spec
+from elman.errors import DivergenceError
 from elman.evaluate import event_nats
-from elman.text.corpus import encode_text
+from elman.text.corpus import TextSettings, encode_text, load_corpus
 
 TRAINING = {"optimizer": "adam", "lr": 5e-3, "epochs": 1, "max_steps": 9, "batch_size": 16, "bptt": 9}
 SIZES = {"embedding_size": 7, "hidden_size": 7}
@@ -55,8 +60,6 @@ def elman(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two saved models and a text."""
-    from elman.text.corpus import load_corpus
-
     folder = tmp_path_factory.mktemp("saved")
     corpus = load_corpus("pydoc", cache=folder / "cache")
     for event in contest.run(corpus, TINY[1:3], contest.Settings()):
@@ -75,9 +78,23 @@ def test_the_whole_ladder(elman, tmp_path: Path) -> None:  # type: ignore[no-unt
     assert "LSTM is" in ran.out
     assert "Kneser-Ney 3" in ran.out
     assert "How it was counted" in ran.out
+    table = ran.out[ran.out.index("unknown words") :].splitlines()
+    assert [line.split("  ")[0] for line in table[1:5]] == [spec.label for spec in TINY]
+    assert all(len(line) <= 80 for line in table[:5])
+    corpus = load_corpus("pydoc")  # its text differs a little between versions of Python
+    unknown, events = corpus.train.unknown, corpus.train.events
+    assert unknown > 500
+    assert f"In training {unknown:,} of {events:,} events were ({unknown / events:.1%})." in ran.out
+    assert f"words seen more than once; {unknown:,} of the {events:,} training events" in " ".join(
+        ran.err.split()
+    )
     assert "\x1b" not in ran.out
     document = json.loads((tmp_path / "runs" / "comparison.json").read_text())
     assert [entry["name"] for entry in document["entries"]] == [spec.name for spec in TINY]
+    assert document["subject"]["trained_unknown"] == unknown
+    row, score = table[1].split(), document["entries"][0]["row"]["score"]
+    assert row[1:3] == [f"{score['unknown'] / score['events']:.1%}", f"{score['unknown_share']:.1%}"]
+    assert float(row[3]) == pytest.approx(score["known_perplexity"], abs=0.05)
     assert (tmp_path / "runs" / "elman-report.html").read_text().startswith("<!doctype html>")
     assert "Report: runs/elman-report.html" in ran.err
     again = elman("pydoc", "--preset", "quick", "--save", "runs", "--json", "--no-report")
@@ -175,6 +192,8 @@ def test_scores_of_another_program(elman, saved: Path) -> None:  # type: ignore[
         (["pydoc", "--preset", "quick", "--models", "lsmt"], "perhaps you meant lstm"),
         (["pydoc", "--preset", "quick", "--baseline", "kn4"], "--baseline 'kn4' is not among the models"),
         (["pydoc", "--preset", "fast"], "fast"),
+        (["pydoc", "--split", "test"], "--split is of a text for saved models"),
+        (["SAVED/kn5", "--text", "SAVED/text.txt", "--min-count", "3"], "--min-count belongs to training"),
         (["pydoc", "--bootstrap", "3"], "3 bootstrap samples are too few"),
         (["pydoc", "--seed", "-1"], "--seed -1 is negative"),
         (["pydoc", "--report", "SAVED"], "is a folder"),
@@ -195,3 +214,107 @@ def test_help_shows_examples(elman) -> None:  # type: ignore[no-untyped-def]
     assert ran.code == 0
     assert "elman compare --preset quick" in ran.out + ran.err
     assert verb.DEFAULT_CORPUS in ran.out + ran.err
+
+
+def novel(path: Path) -> Path:
+    """A text with words that are frequent, rare and new."""
+    draw = np.random.default_rng(6)
+    rows = (" ".join(f"w{rank}" for rank in draw.zipf(1.5, 9)) for _ in range(300))
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def test_a_file_that_was_split_is_scored_on_its_test_part(elman, capsys) -> None:  # type: ignore[no-untyped-def]
+    text = str(novel(Path("novel.txt")))
+    with pytest.raises(SystemExit):
+        app.main(["train", text, "--model", "ngram", "--order", "2", "--save", "kn2", "--json"])
+    trained = json.loads(capsys.readouterr().out)
+    with pytest.raises(SystemExit):
+        app.main(["evaluate", "kn2", text, "--json"])
+    evaluated = json.loads(capsys.readouterr().out)
+    assert evaluated["split"] == "test"
+    assert "was split for training" in evaluated["notes"][0]
+    assert evaluated["models"][0]["scores"][0]["perplexity"] == pytest.approx(trained["test"]["perplexity"])
+    ran = elman("kn2", "--text", text, "--json", "--no-report")
+    document = json.loads(ran.out)
+    assert document["entries"][0]["row"]["figure"] == pytest.approx(trained["test"]["perplexity"])
+    assert document["subject"]["origin"] == "test part of file novel.txt"
+    assert "was split for training" in document["notes"][0]
+    assert "note: novel.txt was split for training" in ran.err
+    for split, events in (("whole", 3000), ("train", 2700), ("valid", 150)):
+        ran = elman("kn2", "--text", text, "--split", split, "--json", "--no-report")
+        assert json.loads(ran.out)["subject"]["events"] == events
+
+
+def test_the_line_up_takes_the_text_options(elman, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    text = str(novel(Path("novel.txt")))
+    options = ("--preset", "quick", "--models", "kn5,lstm", "--jobs", "2", "--json", "--no-report")
+    ran = elman(text, *options, "--vocabulary-size", "20")
+    assert ran.code == 0, ran.err
+    document = json.loads(ran.out)
+    assert document["subject"]["vocabulary"] == 20
+    ran = elman(text, *options, "--tokenizer", "characters", "--save", "runs")
+    assert json.loads(ran.out)["protocol"]["unit"] == "character"
+    ran = elman(text, *options, "--min-count", "5")
+    counts = load_corpus(text, TextSettings(min_count=5)).vocabulary
+    assert json.loads(ran.out)["subject"]["vocabulary"] == len(counts) < 100
+
+
+def test_each_process_of_a_line_up_reads_the_text_as_told(elman, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    three = (*TINY, Spec("gru", "GRU", "recurrent", {"cell": "gru", "num_layers": 1, **SIZES}, TRAINING))
+    monkeypatch.setitem(lineup.PRESETS, "quick", three)
+    text = str(novel(Path("novel.txt")))
+    options = ("--preset", "quick", "--models", "lstm,gru", "--json", "--no-report")
+    ran = elman(text, *options, "--jobs", "2", "--vocabulary-size", "20")
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["subject"]["vocabulary"] == 20
+
+
+def test_a_text_on_standard_input(elman, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    models = [str(saved / "kn5"), str(saved / "lstm")]
+    file = json.loads(elman(*models, "--text", str(saved / "text.txt"), "--json", "--no-report").out)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(TEXT.encode())))
+    piped = json.loads(elman(*models, "--text", "-", "--json", "--no-report").out)
+    assert piped["entries"][0]["row"] == file["entries"][0]["row"]
+    assert piped["subject"]["digest"] == file["subject"]["digest"]
+
+
+@pytest.mark.parametrize("text", ["the cat sat\non the mat\nthe dog ran\n", "a b c\n" * 30])
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_tiny_text_trains_every_model(elman, monkeypatch, text: str, jobs: str) -> None:  # type: ignore[no-untyped-def]
+    """A preset's 64 columns are more than such a text has events; no option of compare could help."""
+    wide = {**TRAINING, "batch_size": 64}
+    line_up = [Spec(s.name, s.label, s.kind, s.options, wide if s.training else {}, s.parts) for s in TINY]
+    gru = Spec("gru", "GRU", "recurrent", {"cell": "gru", "num_layers": 1, **SIZES}, wide)
+    monkeypatch.setitem(lineup.PRESETS, "quick", (*line_up[:3], gru, line_up[3]))
+    Path("tiny.txt").write_text(text)
+    ran = elman("tiny.txt", "--preset", "quick", "--jobs", jobs, "--json", "--no-report")
+    assert ran.code == 0, ran.err
+    entries = {entry["name"]: entry for entry in json.loads(ran.out)["entries"]}
+    assert list(entries) == ["unigram", "kn5", "lstm", "gru", "lstm-kn5"]
+    events = load_corpus("tiny.txt").train.events
+    assert entries["lstm"]["details"]["batch size"] == str(max(1, events // 20))
+
+
+def test_an_error_keeps_the_rows_that_are_done(elman, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    original = contest.run
+
+    def failing(*arguments: object):  # type: ignore[no-untyped-def]
+        for event in original(*arguments):  # type: ignore[arg-type]
+            if isinstance(event, Begun) and event.spec.name == "lstm":
+                raise DivergenceError("the loss is NaN.", remedy="wait for better weather.")
+            yield event
+
+    monkeypatch.setattr(contest, "run", failing)
+    ran = elman("pydoc", "--preset", "quick", "--save", "runs")
+    assert ran.code == 2
+    assert "the loss is NaN.\nRemedy: wait for better weather." in ran.err
+    assert "Stopped by an error: the loss is NaN. The models" in ran.out
+    assert [line.split("  ")[0] for line in ran.out.splitlines()[1:3]] == ["Unigram", "Kneser-Ney 3"]
+    assert "How it was counted" in ran.out
+    document = json.loads(Path("runs/comparison.json").read_text())
+    assert [entry["name"] for entry in document["entries"]] == ["unigram", "kn5"]
+    monkeypatch.setattr(contest, "run", lambda *_: (_ for _ in ()).throw(DivergenceError("nothing went.")))
+    ran = elman("pydoc", "--preset", "quick")
+    assert (ran.code, ran.out) == (2, "")
+    assert "nothing went." in ran.err

@@ -72,6 +72,8 @@ def test_one_corpus_as_json(capsys: pytest.CaptureFixture[str], text: str) -> No
     assert shown["splits"]["valid"]["sentences"] == 2
     assert shown["first_sentences"] == ["the cat <unk> [/bold] sat </s>"]
     assert len(shown["digest"]) == 12
+    assert shown["vocabulary"]["trained_unknown"] == 36
+    assert shown["vocabulary"]["kept"] == "the 4 most frequent words"
     assert shown["tokenizer"] == "words"
     assert "Traceback" not in err
 
@@ -90,7 +92,7 @@ def test_pydoc_and_options(capsys: pytest.CaptureFixture[str]) -> None:
         (["/nowhere/text.txt"], "does not exist"),
         (["pydoc", "--tokenizer", "wrods"], "Choose from"),
         (["pydoc", "--vocabulary-size", "2"], "from 3 to"),
-        (["pydoc", "--min-count", "none"], "unable to convert"),
+        (["pydoc", "--min-count", "few"], "unable to convert"),
         (["pydoc", "--min-cout", "2"], "Did you mean --min-count?"),
     ],
 )

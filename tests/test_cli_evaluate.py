@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import elman.cli.evaluate  # noqa: F401
-from elman.checkpoint import load_model
+from elman.checkpoint import load_model, save_model
 from elman.evaluate import evaluate
 from elman.text.corpus import encode_string
+from elman.text.vocabulary import Vocabulary
 from table_model import close, run_cli, save_small_models
 
 TEXT = "the cat sat on the zebra\n\na mat of the cat\nthe dog sat\non a mat\n"
@@ -66,7 +67,8 @@ def test_the_table_says_how_it_was_counted(capsys: pytest.CaptureFixture[str]) -
     assert lines[1] == "per word, unknown=word, state=carry, </s> counted"
     assert lines[2] == "per word, unknown=word, state=reset, </s> counted"
     assert lines[4].replace("per word", "per-word").split() == [
-        *("model", "unit", "state", "unknown", "perplexity", "per-word", "bits/byte", "events", "<unk>")
+        *("model", "unit", "state", "unknown", "perplexity", "per-word", "bits/byte", "events", "<unk>"),
+        *("of", "nats", "without"),
     ]
     assert [line.split()[:4] for line in lines[5:]] == [
         ["words", "word", "carry", "word"],
@@ -80,11 +82,50 @@ def test_skipped_unknowns_are_labelled_and_give_no_figure_per_word(
 ) -> None:
     assert run_cli("evaluate", "words", "text.txt", "--unknown", "skip") == 0
     out, err = capsys.readouterr()
-    assert out.splitlines()[-1].split()[5:] == ["-", "-", "20", "2"]
+    *row, without = out.splitlines()[-1].split()[4:]
+    assert row == [without, "-", "-", "20", "2", "-"]
     assert 'left out: "excluding OOVs"' in err
     (entry,) = printed_json(capsys, "words", "text.txt", "--unknown", "skip")["models"]  # type: ignore[misc]
     (found,) = entry["scores"]
     assert (found["word_perplexity"], found["bits_per_byte"]) == (None, None)  # JSON says what the table says
+
+
+def test_what_unknown_words_take_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    model = load_model("words")
+    text = encode_string(TEXT, model.tokenizer, model.vocabulary)
+    whole, known = (evaluate(model, text, unknown=policy) for policy in ("word", "skip"))  # type: ignore[arg-type]
+    assert run_cli("evaluate", "words", "text.txt") == 0
+    share = 1 - known.nats / whole.nats
+    assert capsys.readouterr().out.splitlines()[-1].split()[-2:] == [
+        f"{share:.1%}",
+        f"{known.perplexity:,.2f}",
+    ]
+    Path("known.txt").write_text("the cat sat\n", "utf-8")
+    assert run_cli("evaluate", "words", "known.txt") == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[-1] == "0"  # no such columns without any
+    (entry,) = printed_json(capsys, "words", "text.txt")["models"]  # type: ignore[misc]
+    assert entry["scores"][0]["known_perplexity"] == pytest.approx(known.perplexity, rel=1e-6)
+    assert entry["scores"][0]["unknown_share"] == pytest.approx(share, rel=1e-5)
+
+
+@pytest.mark.parametrize(("counts", "why"), [("zero", "never seen in its training"), (None, "does not tell")])
+def test_a_model_that_never_learned_the_unknown_is_told(
+    counts: str | None, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = load_model("words")
+    tokens = model.vocabulary.tokens
+    model.vocabulary = Vocabulary(tokens, [0] + [3] * (len(tokens) - 1) if counts else None)
+    save_model(model, Path(f"untrained-{counts}"))
+    assert run_cli("evaluate", f"untrained-{counts}", "words", "text.txt") == 0
+    err = " ".join(capsys.readouterr().err.split())
+    assert f"untrained-{counts}: " in err
+    assert why in err
+    assert "pays for the 2 unknown words" in err
+    assert " words: <unk>" not in err  # the other model did
+    for quiet in (("known.txt",), ("text.txt", "--unknown", "skip")):
+        Path("known.txt").write_text("the cat sat\n", "utf-8")
+        assert run_cli("evaluate", f"untrained-{counts}", *quiet) == 0
+        assert why not in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(
@@ -112,6 +153,18 @@ def test_words_and_bytes_are_the_same_for_every_tokenizer(capsys: pytest.Capture
         for entry in document["models"]  # type: ignore[attr-defined]
     }
     assert counted == {(17, 64)}
+
+
+def test_bits_per_byte_of_less_than_the_text_are_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("evaluate", "words", "prose", "text.txt") == 0
+    out, err = capsys.readouterr()
+    words, prose = (line.split() for line in out.splitlines()[-2:])
+    assert prose[6].endswith("*")
+    assert not words[6].endswith("*")
+    assert "* of less than the text, as the tokens do not tell all of it (blanks, and" in err
+    document = printed_json(capsys, "words", "prose", "letters", "text.txt")
+    flags = [entry["scores"][0]["protocol"]["normalized"] for entry in document["models"]]  # type: ignore[attr-defined]
+    assert flags == [False, True, False]
 
 
 def test_breakdown_prints_both_tables(capsys: pytest.CaptureFixture[str]) -> None:

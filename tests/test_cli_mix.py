@@ -66,7 +66,13 @@ def test_mixes_saves_and_reports(folder, capsys) -> None:
     told = document["mixture"]["score"]
     assert told["events"] == score.events
     assert math.isclose(told["nats"], score.nats, rel_tol=1e-9)
-    assert told["protocol"] == {"unit": "word", "unknown": "word", "state": "carry", "end_of_sentence": True}
+    assert told["protocol"] == {
+        "unit": "word",
+        "unknown": "word",
+        "state": "carry",
+        "end_of_sentence": True,
+        "normalized": False,
+    }
     for path, each in zip(models, document["models"], strict=True):
         own = evaluate(load_model(path), text)
         assert math.isclose(each["score"]["nats"], own.nats, rel_tol=1e-6)

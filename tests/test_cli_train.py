@@ -309,6 +309,19 @@ def test_a_folder_that_never_got_weights_may_be_used_again(tmp_path: Path) -> No
         require_empty(tmp_path)
 
 
+def test_what_is_unknown_in_training_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("t.txt").write_text("".join(f"the cat sat on mat {at}\n" for at in range(40)))
+    document = as_json(capsys, "t.txt", "--model", "ngram", "--order", "2")
+    assert (document["trained_unknown"], document["training_events"]) == (36, 36 * 7)
+    assert document["kept"] == "words seen more than once"
+    err = told(capsys, "t.txt", "--model", "ngram", code=0)
+    assert "vocabulary 7: words seen more than once; 36 of the 252 training events (14.3%) are <unk>" in err
+    whole = ("--vocabulary-size", "0", "--min-count", "1")
+    err = told(capsys, "t.txt", "--model", "ngram", *whole, "--save", "whole", code=0)
+    assert "vocabulary 43: all words of the training text; no training event is <unk>" in err
+    assert load_model("whole").vocabulary.trained_unknown == 0
+
+
 @pytest.mark.parametrize("backend", ["auto", "fused", "torch", "reference"])
 def test_every_backend_can_be_chosen(capsys: pytest.CaptureFixture[str], folder: Path, backend: str) -> None:
     from elman.kernels import native

@@ -24,6 +24,7 @@ from elman.compare.table import Encoding, Scored, compare
 from elman.errors import ElmanError, OptionError, ProtocolError
 from elman.language_model import Protocol
 from elman.text.corpus import Text
+from elman.text.vocabulary import Vocabulary
 
 WORDS = made.vocabulary()
 SOURCE = made.text(WORDS)
@@ -254,6 +255,9 @@ def test_other_tokens_compare_per_byte_on_sentences_that_meet() -> None:
         [table.neighbours[0].interval.low, table.neighbours[0].interval.high], -0.1, rtol=1e-6
     )
     assert any("flattered" in note for note in table.notes)
+    assert not any("leaves out blanks" in note for note in table.notes)
+    lossy = replace(word, protocol=replace(word.protocol, normalized=True))
+    assert any(note.startswith(f"{word.name} leaves out blanks") for note in compare([lossy, letter]).notes)
     per_word = compare([word, letter], per="word")
     assert per_word.rows[1].figure == pytest.approx(math.exp(nats.sum() / SOURCE.words.sum()), rel=1e-12)
 
@@ -346,6 +350,29 @@ def test_reset_models_are_compared_with_the_baseline() -> None:
     where = SOURCE.ids == WORDS.id(first.text)
     assert first.count == where.sum()
     assert first.nats == pytest.approx((carried[0].nats - carried[1].nats)[where].sum(), rel=1e-9)
+
+
+def test_what_unknown_words_take_and_who_never_learned_it() -> None:
+    known = SOURCE.ids != 0
+    model, words = models(5.0)[0], list(WORDS.tokens)
+    untrained = Vocabulary(words, [0, *[3] * (len(words) - 1)])
+    trained = Vocabulary(words, [9, *[3] * (len(words) - 1)])
+    example = made.example()
+    shown = {"subject": example.subject, "repeat": example.repeat}
+    whole = assemble([Candidate("Five-gram", "ngram", model, untrained)], **shown)  # type: ignore[arg-type]
+    score = whole.entries[0].row.score
+    assert score.unknown == (~known).sum() > 50
+    assert score.known_perplexity == pytest.approx(math.exp(model.nats[known].mean()), rel=1e-12)
+    assert score.unknown_share == pytest.approx(model.nats[~known].sum() / model.nats.sum(), rel=1e-9)
+    assert [
+        note for note in whole.notes if note.startswith("Five-gram: <unk> was never seen in its training")
+    ]
+    learned = assemble([Candidate("Five-gram", "ngram", model, trained)], **shown)  # type: ignore[arg-type]
+    assert not any("<unk>" in note for note in learned.notes)
+    unlike = replace(model, protocol=replace(model.protocol, unknown="skip"))
+    skipped = assemble([Candidate("Five-gram", "ngram", unlike, untrained)], **shown)  # type: ignore[arg-type]
+    assert not any("<unk>" in note for note in skipped.notes)
+    assert skipped.entries[0].row.figure == pytest.approx(score.known_perplexity, rel=1e-12)
 
 
 def test_one_model_alone_is_a_comparison_too() -> None:

@@ -34,6 +34,10 @@ def test_the_score_is_the_oracles_sum(state: str, unknown: str) -> None:
     found = evaluate(MODEL, TEXT, unknown=unknown, state=state)  # type: ignore[arg-type]
     assert close(found.nats, math.fsum(expected))
     assert found.events == len(expected)
+    every = oracle(MODEL, TEXT.ids, carry=state == "carry")
+    known = [nats for nats, token in zip(every, TEXT.ids, strict=True) if token != 0]
+    assert close(found.known_nats, math.fsum(known))
+    assert close(found.known_perplexity, math.exp(math.fsum(known) / len(known)))
     assert found.unknown == int((TEXT.ids == 0).sum()) > 0
     assert found.words == sum(LENGTHS)
     assert found.bytes == sum(5 * k + 1 for k in LENGTHS)

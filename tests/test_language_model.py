@@ -19,6 +19,7 @@ WORD = Protocol(unit="word")
 
 def a_score(nats: float = 12.5, events: int = 7, **changes: object) -> Score:
     fields = {"nats": nats, "events": events, "words": 5, "bytes": 31, "unknown": 2, "protocol": WORD}
+    fields["known_nats"] = 8.25
     return Score(**{**fields, **changes})  # type: ignore[arg-type]
 
 
@@ -28,6 +29,18 @@ def test_the_figures_are_the_formulas() -> None:
     assert score.word_perplexity == pytest.approx(math.exp(12.5 / 5), rel=1e-15)
     assert score.bits_per_token == pytest.approx(math.log2(score.perplexity), rel=1e-14)
     assert score.bits_per_byte == pytest.approx(12.5 / math.log(2) / 31, rel=1e-15)
+
+
+def test_what_unknown_words_take() -> None:
+    score = a_score()
+    assert score.known_perplexity == pytest.approx(math.exp(8.25 / (7 - 2)), rel=1e-15)
+    assert score.unknown_share == pytest.approx((12.5 - 8.25) / 12.5, rel=1e-15)
+    skipped = a_score(8.25, 5, protocol=Protocol(unit="word", unknown="skip"))
+    assert skipped.known_perplexity == skipped.perplexity == score.known_perplexity
+    assert skipped.unknown_share == 0.0
+    impossible = a_score(math.inf)  # an n-gram read from a file without room for <unk>
+    assert impossible.known_perplexity == score.known_perplexity
+    assert impossible.unknown_share == 1.0
 
 
 def test_what_leaves_events_out_is_not_divided_by_the_whole_text() -> None:
@@ -66,6 +79,7 @@ scores = st.builds(
     bytes=counts,
     unknown=counts,
     protocol=st.just(WORD),
+    known_nats=st.integers(min_value=0, max_value=2**40).map(float),
 )
 
 
@@ -153,6 +167,7 @@ def test_json_holds_counts_figures_and_protocol() -> None:
         "unknown": "word",
         "state": "carry",
         "end_of_sentence": True,
+        "normalized": False,
     }
 
 

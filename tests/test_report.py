@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 import pytest
 
 import comparison_example as made
-from elman.compare.comparison import Comparison, verdicts
+from elman.compare.comparison import Comparison, number, verdicts
 from elman.errors import OptionError
 from elman.report import embedded, render, write_report
 from elman.report.figures import by_bucket, learning_curves
@@ -92,6 +92,17 @@ def test_the_page_is_well_formed_and_complete(plain: str) -> None:
         if "plot" in str(known.get("class", "")).split():
             assert known["role"] == "img"
             assert known["aria-label"]
+
+
+def test_the_page_says_what_unknown_words_take() -> None:
+    example = made.example()
+    score = example.entry("lstm").row.score
+    assert score.unknown > 50
+    text = Page(render(example)).text
+    assert f"{number(score.known_perplexity)} without" in text
+    assert f"{score.unknown / score.events:.1%} of events, {score.unknown_share:.1%} of nats" in text
+    skipped = replace(example, protocol=replace(example.protocol, unknown="skip"))
+    assert "of nats" not in Page(render(skipped)).text
 
 
 def test_the_page_needs_no_network(plain: str) -> None:

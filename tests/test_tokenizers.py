@@ -118,6 +118,13 @@ def test_the_bytes_of_a_character_share_its_offsets() -> None:
 def test_by_name() -> None:
     assert set(TOKENIZERS) == {"words", "prose", "characters", "bytes", "bpe"}
     assert get_tokenizer("prose", numbers=False) == Prose(numbers=False) != Prose()
+    kept = Prose(lowercase=False, brackets=True, wrapped=True)
+    assert kept.texts("It’s [Not] 12.") == ["It's", "[", "Not", "]", "N", "."]
+    assert Prose().texts("It’s [Not] 12.") == ["it's", "N", "."]
+    assert tokenizer_from_json(kept.as_json()) == kept != Prose()
+    assert Prose().as_json() == {"name": "prose", "numbers": True}  # as models saved before have it
+    with pytest.raises(FormatError, match="`lowercase` must be true or false"):
+        tokenizer_from_json({"name": "prose", "lowercase": 1})
     assert hash(Words()) == hash(get_tokenizer("words"))
     with pytest.raises(OptionError, match="perhaps you meant words"):
         get_tokenizer("wrods")

@@ -44,6 +44,34 @@ def test_size_and_min_count_cut_into_the_unknown() -> None:
     assert by_count.counts.tolist() == [3 + 1, 2, 9, 4, 4]
 
 
+@pytest.mark.parametrize(
+    ("counts", "size", "kept", "unknown"),
+    [
+        ({"a": 9, "b": 4, "c": 1, "d": 1}, None, ["a", "b"], 2),  # words seen once are unknown
+        ({"a": 9, "b": 4, "c": 1, "d": 1}, 5, ["a", "b", "c"], 1),  # the size leaves some already
+        ({"a": 9, "b": 4, "c": 1, "d": 1, UNK: 3}, None, ["a", "b", "c", "d"], 3),  # so does the text
+        ({"a": 5998, "b": 2999, "c": 3, "d": 3}, None, ["a", "b"], 6),  # none seen once: the rarest, if rare
+        ({"a": 5991, "b": 2999, "c": 5, "d": 5}, None, ["a", "b", "c", "d"], 0),  # 10 of 9,000 are not
+        ({"a": 3, "b": 3}, None, ["a", "b"], 0),  # nothing would be left
+        ({"a": 1, "b": 1}, None, ["a", "b"], 0),
+        ({}, None, [], 0),
+    ],
+)
+def test_the_rarest_train_the_unknown_where_nothing_else_does(
+    counts: dict[str, int], size: int | None, kept: list[str], unknown: int
+) -> None:
+    made = Vocabulary.build(counts, sentences=2, size=size, min_count=None)
+    assert list(made.tokens[2:]) == kept
+    assert made.trained_unknown == unknown
+    assert Vocabulary(made.tokens).trained_unknown is None
+
+
+def test_a_closed_alphabet_leaves_nothing_to_the_unknown() -> None:
+    made = Vocabulary.build({"a": 2, "c": 1}, sentences=2, min_count=None, alphabet=["a", "b", "c"])
+    assert made.tokens == (UNK, EOS, "a", "c", "b")
+    assert made.trained_unknown == 0
+
+
 @given(counts=COUNTS, size=st.integers(3, 9), floor=st.integers(1, 5), sentences=st.integers(0, 4))
 def test_no_event_is_lost(counts: dict[str, int], size: int, floor: int, sentences: int) -> None:
     made = Vocabulary.build(counts, sentences=sentences, size=size, min_count=floor)

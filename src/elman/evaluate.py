@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from elman.event_nats import BLOCK, Progress
 from elman.event_nats import event_nats as event_nats
 from elman.language_model import LanguageModel, Protocol, Score, StatePolicy, UnknownPolicy, perplexity
 from elman.text.corpus import Text
+from elman.text.tokenizers import Tokenizer
 from elman.text.vocabulary import Vocabulary
 
 UNK_ID, EOS_ID = 0, 1  # fixed by Vocabulary
@@ -29,7 +30,14 @@ def protocol_of(
 ) -> Protocol:
     """The protocol under which `evaluate` counts with these options."""
     ends = bool(getattr(model, "ends_sentences", True))
-    return Protocol(unit=model.tokenizer.unit, unknown=unknown, state=state, end_of_sentence=ends)
+    return replace(protocol_in(model.tokenizer, unknown=unknown, state=state), end_of_sentence=ends)
+
+
+def protocol_in(
+    tokenizer: Tokenizer, *, unknown: UnknownPolicy = "word", state: StatePolicy = "carry"
+) -> Protocol:
+    """The same for any model with this tokenizer that knows of sentence ends."""
+    return Protocol(tokenizer.unit, unknown, state, normalized=bool(tokenizer.lost))
 
 
 def evaluate(
@@ -54,19 +62,42 @@ def score(nats: np.ndarray | Iterable[np.ndarray], text: Text, protocol: Protoco
     """
     if protocol.unknown not in ("word", "skip"):
         raise OptionError(f"unknown policy {protocol.unknown!r} is unknown.", remedy='use "word" or "skip".')
-    total, events, unknown = [], 0, 0
+    total, known, events, unknown = [], [], 0, 0
     for part, ids in _aligned(nats, text):
         counted = protocol.counted(ids)
         events += int(np.count_nonzero(counted))
         unknown += int(np.count_nonzero(ids == UNK_ID))
         total.append(float(part[counted].sum()))
+        known.append(float(part[counted & (ids != UNK_ID)].sum()))
     return Score(
-        nats=math.fsum(total) if all(map(math.isfinite, total)) else sum(total),
+        nats=_sum(total),
         events=events,
         words=int(text.words.sum(dtype=np.int64)),
         bytes=int(text.bytes.sum(dtype=np.int64)),
         unknown=unknown,
         protocol=protocol,
+        known_nats=_sum(known),
+    )
+
+
+def _sum(values: list[float]) -> float:
+    return math.fsum(values) if all(map(math.isfinite, values)) else sum(values)
+
+
+def unlearned(name: str, vocabulary: Vocabulary, found: Score) -> str | None:
+    """What to say of a model that met unknown words and never learned what `<unk>` costs; else None."""
+    if not found.unknown or found.protocol.unknown == "skip" or vocabulary.trained_unknown:
+        return None
+    why = (
+        "its file does not tell whether <unk> was ever seen in training"
+        if vocabulary.trained_unknown is None
+        else "<unk> was never seen in its training"
+    )
+    return (
+        f"{name}: {why}, so what it pays for the {found.unknown:,} unknown words "
+        f"({found.unknown_share:.1%} of its nats) may mean nothing; perplexity without them "
+        f"{found.known_perplexity:,.2f}. "
+        "Compare with --unknown skip, or train it again with rare words left to <unk>."
     )
 
 

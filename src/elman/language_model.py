@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import typing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -94,12 +94,15 @@ class Protocol:
              "reset": every sentence is scored on its own (what an n-gram sees)
     end_of_sentence  whether `</s>` is an event: always, but for a model that knows of no ends (an ARPA file
              without `</s>`), and in other tools
+    normalized  whether the tokens do not tell all of the text (capital letters, numbers, blanks of prose):
+             bits per byte are then of less than the text
     """
 
     unit: Unit
     unknown: UnknownPolicy = "word"
     state: StatePolicy = "carry"
     end_of_sentence: bool = True
+    normalized: bool = False
 
     def __str__(self) -> str:
         end = "</s> counted" if self.end_of_sentence else "</s> not counted"
@@ -139,6 +142,7 @@ class Score:
     words    whitespace-separated words of the original text (line ends are not words)
     bytes    UTF-8 bytes of the original text, one for each line end included
     unknown  events whose target was `<unk>`; counted in `events` only under unknown="word"
+    known_nats  those of the other events, which are `nats` under unknown="skip"
     """
 
     nats: float
@@ -147,6 +151,7 @@ class Score:
     bytes: int
     unknown: int
     protocol: Protocol
+    known_nats: float
 
     def __add__(self, other: Score) -> Score:
         if not isinstance(other, Score):
@@ -163,6 +168,7 @@ class Score:
             words=self.words + other.words,
             bytes=self.bytes + other.bytes,
             unknown=self.unknown + other.unknown,
+            known_nats=self.known_nats + other.known_nats,
         )
 
     @property
@@ -179,6 +185,17 @@ class Score:
     def word_perplexity(self) -> float:
         """exp(nats / words): comparable between tokenizers; NaN where events are left out."""
         return perplexity(self.nats, self.words) if self.whole else math.nan
+
+    @property
+    def known_perplexity(self) -> float:
+        """The perplexity without the events that are `<unk>`: what unknown="skip" gives."""
+        left_out = 0 if self.protocol.unknown == "skip" else self.unknown
+        return perplexity(self.known_nats, self.events - left_out)
+
+    @property
+    def unknown_share(self) -> float:
+        """The share of the nats that unknown words take, 0 to 1."""
+        return 1.0 - self.known_nats / self.nats if self.nats else 0.0
 
     @property
     def bits_per_token(self) -> float:
@@ -199,16 +216,13 @@ class Score:
             "words": self.words,
             "bytes": self.bytes,
             "unknown": self.unknown,
+            "unknown_share": self.unknown_share,
+            "known_perplexity": self.known_perplexity,
             "perplexity": self.perplexity,
             "word_perplexity": self.word_perplexity,
             "bits_per_token": self.bits_per_token,
             "bits_per_byte": self.bits_per_byte,
-            "protocol": {
-                "unit": self.protocol.unit,
-                "unknown": self.protocol.unknown,
-                "state": self.protocol.state,
-                "end_of_sentence": self.protocol.end_of_sentence,
-            },
+            "protocol": asdict(self.protocol),
         }
 
 

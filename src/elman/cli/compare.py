@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from elman.cli.app import Json, app, emit, examples, messages
 from elman.cli.compare_options import (
@@ -16,8 +18,11 @@ from elman.cli.compare_options import (
     report_path,
     require_sense,
 )
-from elman.cli.models_and_text import ArpaOptions, load
-from elman.errors import OptionError
+from elman.cli.models_and_text import ArpaOptions, held_out, load
+from elman.errors import ElmanError, OptionError
+
+# cyclopts reads the annotations of a command at run time
+from elman.text.building import TextSettings
 from elman.training.interrupt import Terminated
 
 if TYPE_CHECKING:
@@ -29,6 +34,7 @@ NUMBERS = "comparison.json"
 EXAMPLES = examples(
     "elman compare --preset quick",
     "elman compare novel.txt --models kn5,lstm,lstm-kn5 --save runs/novel",
+    "elman compare novel.txt --tokenizer words --vocabulary-size 20000",
     "elman compare runs/lstm runs/kn5.arpa --text heldout.txt",
     "elman compare runs/lstm --text heldout.txt --scores kenlm=heldout.scores.gz",
 )
@@ -36,7 +42,11 @@ EXAMPLES = examples(
 
 @app.command(name="compare", help_epilogue=EXAMPLES)
 def compare_command(
-    *what: str, options: CompareOptions | None = None, arpa: ArpaOptions | None = None, json: Json = False
+    *what: str,
+    options: CompareOptions | None = None,
+    settings: Annotated[TextSettings | None, Parameter(name="*", group="Text")] = None,
+    arpa: ArpaOptions | None = None,
+    json: Json = False,
 ) -> None:
     """Compare language models on one text: a table with intervals, and a page that opens offline.
 
@@ -51,16 +61,22 @@ def compare_command(
     """
     begin = time.perf_counter()
     chosen = options or CompareOptions()
-    require_sense(what, chosen)
+    tokens = settings or TextSettings()
+    require_sense(what, chosen, tokens)
+    failure: ElmanError | None = None
     if chosen.text is not None:
         comparison = _saved_models(what, chosen.text, chosen, begin, arpa, quiet=json)
     else:
-        comparison = _line_up(what[0] if what else DEFAULT_CORPUS, chosen, begin, quiet=json)
+        comparison, failure = _line_up(what[0] if what else DEFAULT_CORPUS, chosen, tokens, begin, quiet=json)
     _finish(comparison, chosen, quiet=json)
+    if failure is not None:
+        raise failure
 
 
-def _line_up(source: str, options: CompareOptions, begin: float, *, quiet: bool) -> Comparison:
-    """Train the line-up; rows are printed as models finish, and Ctrl-C keeps those."""
+def _line_up(
+    source: str, options: CompareOptions, tokens: TextSettings, begin: float, *, quiet: bool
+) -> tuple[Comparison, ElmanError | None]:
+    """Train the line-up; rows are printed as models finish; Ctrl-C keeps those, and so does an error."""
     from elman.cli import ladder
     from elman.compare import contest
     from elman.compare.assembly import assemble, candidate_of, require_some, subject_of
@@ -68,7 +84,7 @@ def _line_up(source: str, options: CompareOptions, begin: float, *, quiet: bool)
     from elman.compare.events import Begun, Finished, Settings, Working
     from elman.compare.lineup import choose
     from elman.compare.side_by_side import default_jobs
-    from elman.language_model import Protocol
+    from elman.evaluate import protocol_in
     from elman.text.corpus import load_corpus
 
     specs = choose(
@@ -80,18 +96,20 @@ def _line_up(source: str, options: CompareOptions, begin: float, *, quiet: bool)
             remedy=f"one of: {', '.join(spec.name for spec in specs)}.",
         )
     with ladder.Bar() as bar:
-        corpus = load_corpus(source, progress=lambda doing, done, total: bar.show(doing, done, total))
+        corpus = load_corpus(source, tokens, progress=lambda doing, done, total: bar.show(doing, done, total))
     for note in corpus.notes:
         messages.print(note)
-    protocol = Protocol(unit=corpus.tokenizer.unit, unknown=options.unknown)
+    protocol = protocol_in(corpus.tokenizer, unknown=options.unknown)
     subject = subject_of(
         corpus.name, corpus.origin, corpus.digest, corpus.test, corpus.vocabulary, corpus.train.events
     )
     messages.print(f"{corpus.name}: {corpus.origin}; {corpus.train.events:,} events to train on")
+    messages.print(corpus.vocabulary_in_words)
     jobs = options.jobs or default_jobs(options.device)
-    settings = Settings(options.seed, options.save, options.device, jobs, source)
+    settings = Settings(options.seed, options.save, options.device, jobs, source, tokens)
     candidates: list[Candidate] = []
     notes: list[str] = []
+    failure: ElmanError | None = None
     titles: dict[str, str] = {}
 
     def row(candidate: Candidate) -> None:
@@ -127,7 +145,14 @@ def _line_up(source: str, options: CompareOptions, begin: float, *, quiet: bool)
             if isinstance(stop, Terminated):
                 raise
             notes.append("Stopped by Ctrl-C; the models that were not finished are left out.")
-        if notes:
+        except ElmanError as error:
+            if not candidates:
+                raise
+            failure = error
+            notes.append(
+                f"Stopped by an error: {error.cause} The models that were not finished are left out."
+            )
+        if notes and failure is None:
             resume = "; run the same command again to go on" if options.save else ""
             messages.print(f"elman: stopped{resume}")
     require_some(candidates)
@@ -137,7 +162,9 @@ def _line_up(source: str, options: CompareOptions, begin: float, *, quiet: bool)
         row(candidate)
     lost = bool(notes) and options.baseline not in [candidate.name for candidate in candidates]
     how = counting_alone(options) if lost else counting(options)
-    return assemble(candidates, subject=subject, repeat=repeat(options, begin), counting=how, notes=notes)
+    said = (*notes, *corpus.notes)
+    done = repeat(options, begin)
+    return assemble(candidates, subject=subject, repeat=done, counting=how, notes=said), failure
 
 
 def _saved_models(
@@ -152,10 +179,10 @@ def _saved_models(
     """Score saved models (and score files) on one text."""
     from elman.cli import ladder
     from elman.compare.assembly import assemble, subject_of
-    from elman.compare.candidates import OriginalText, load_named, outside_candidates, score_model
+    from elman.compare.candidates import load_named, outside_candidates, score_model
 
     named = load_named(what, lambda path: load(path, arpa))
-    text = OriginalText(source)
+    text = held_out(source, [each.model for each in named], options.split)
     with ladder.Bar() as bar:
         candidates = [
             score_model(
@@ -171,7 +198,9 @@ def _saved_models(
     first = candidates[0]
     subject = subject_of(source, text.origin, text.digest, first.scored.text, first.vocabulary)
     done = repeat(options, begin)
-    comparison = assemble(candidates, subject=subject, repeat=done, counting=counting(options))
+    comparison = assemble(
+        candidates, subject=subject, repeat=done, counting=counting(options), notes=text.notes
+    )
     if not quiet:
         ladder.head(comparison.entries[0].row.per)
         for entry in comparison.entries:

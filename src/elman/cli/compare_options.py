@@ -8,14 +8,16 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from elman import __version__
+from elman.cli.models_and_text import Split
 from elman.errors import OptionError
+from elman.text.building import TextSettings
 
 if TYPE_CHECKING:
     from elman.compare.assembly import Counting
@@ -33,6 +35,9 @@ class CompareOptions:
     ----------
     text
         Text on which saved models are compared: a file, - or a corpus (its test part).
+    split
+        Which part of --text is scored: of a corpus test, of a file the whole; but of a file that a model
+        was trained from, the test part that was cut off it.
     preset
         How much is trained: quick takes about a minute, full takes hours.
     models
@@ -63,7 +68,8 @@ class CompareOptions:
         Neural models trained at a time. Default: one per thread, at most 4; 1 on a GPU.
     """
 
-    text: str | None = None
+    text: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None
+    split: Split | None = None
     preset: Literal["quick", "default", "full"] = "default"
     models: str | None = None
     save: Path | None = None
@@ -80,7 +86,7 @@ class CompareOptions:
     jobs: int | None = None
 
 
-def require_sense(what: Sequence[str], options: CompareOptions) -> None:
+def require_sense(what: Sequence[str], options: CompareOptions, tokens: TextSettings) -> None:
     """Refuse what cannot work before anything takes time."""
     from elman.compare.bootstrap import Resampling
 
@@ -100,8 +106,19 @@ def require_sense(what: Sequence[str], options: CompareOptions) -> None:
                     f"{name} belongs to training, --text to saved models.",
                     remedy=f"leave out one of {name} and --text.",
                 )
+        for name, value in asdict(tokens).items():
+            if value != getattr(TextSettings(), name):
+                raise OptionError(
+                    f"--{name.replace('_', '-')} belongs to training: saved models have tokens of their own.",
+                    remedy="leave it out.",
+                )
         _require_place(report_path(options))
         return
+    if options.split is not None:
+        raise OptionError(
+            "--split is of a text for saved models; the line-up is trained and scored on all three parts.",
+            remedy="leave it out, or give models and --text.",
+        )
     models = [name for name in what if _is_model(name.partition("=")[2] or name)]
     if models:
         raise OptionError(

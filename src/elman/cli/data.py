@@ -80,6 +80,7 @@ def data(
     results.print(
         f"vocabulary {len(shown.vocabulary):,} ({shown.vocabulary.digest})  ·  "
         f"tokenizer {shown.tokenizer.name}  ·  digest {shown.digest}\n"
+        f"{shown.vocabulary_in_words}\n"
         "An event is one predicted token, </s> at the end of each sentence included; words and bytes are the "
         "original text's."
     )
@@ -145,7 +146,12 @@ def _document(corpus: Corpus, rows: dict[str, dict[str, Any]], first: list[str])
         "origin": corpus.origin,
         "digest": corpus.digest,
         "tokenizer": corpus.tokenizer.name,
-        "vocabulary": {"size": len(corpus.vocabulary), "digest": corpus.vocabulary.digest},
+        "vocabulary": {
+            "size": len(corpus.vocabulary),
+            "digest": corpus.vocabulary.digest,
+            "kept": corpus.kept,
+            "trained_unknown": corpus.vocabulary.trained_unknown,
+        },
         "splits": rows,
         "first_sentences": first,
         "notes": list(corpus.notes),

@@ -15,14 +15,14 @@ from cyclopts import Parameter
 
 from elman.cli import score as score  # `elman score` comes with this verb group
 from elman.cli.app import Json, app, emit, examples, messages, progress
-from elman.cli.models_and_text import ArpaOptions, Sources, Split, find_texts, load, models_and_source
+from elman.cli.models_and_text import ArpaOptions, Sources, Split, held_out, load, models_and_source
 from elman.errors import OptionError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from elman.evaluate import Breakdown, Bucket
-    from elman.language_model import LanguageModel, StatePolicy, UnknownPolicy
+    from elman.language_model import LanguageModel, Score, StatePolicy, UnknownPolicy
     from elman.text.corpus import Text
 
 Row = tuple[str, "LanguageModel", "Breakdown"]  # a model's name, the model, its figures under one protocol
@@ -54,8 +54,8 @@ def evaluate_command(
         MODEL… TEXT. A model is a folder, a training run or an .arpa file. TEXT is a file, - for standard
         input, a folder with train.txt valid.txt test.txt, or a built-in corpus.
     split
-        Which part of a corpus or folder is scored (test). For one text file: the part that `elman train`
-        cuts off it; without --split the whole file.
+        Which part is scored: of a corpus or folder test, of one text file the whole; but of a file that a
+        model was trained from, the test part that `elman train` cut off it.
     state
         carry: the model remembers across sentences. reset: every sentence on its own, what an n-gram
         sees. both: one row each.
@@ -74,19 +74,19 @@ def evaluate_command(
     if (Path(source) / "config.json").is_file():
         raise OptionError(f"{source} is a model, not a text.", remedy="name the text last.")
     models = [load(name, arpa) for name in names]
-    find = find_texts(source, split, several=len(models) > 1)
+    texts = held_out(source, models, split)
     entries: list[dict[str, object]] = []
     rows: list[Row] = []
     for name, model in zip(names, models, strict=True):
-        text = find(model)
+        text = texts.of(model)
         found = _evaluate(name, model, text, state, unknown, batch_size)
         rows += [(name, model, each) for each in found]
         entries.append(_entry(name, model, text, found))
     notes = _notes(rows)
     if json:
-        emit({"text": source, "split": split, "models": entries, "notes": notes})
+        emit({"text": source, "split": texts.part, "models": entries, "notes": [*texts.notes, *notes]})
         return
-    _print_table(rows, find(models[0]), source)
+    _print_table(rows, texts.of(models[0]), texts.name)
     if breakdown:
         for name, _, each in rows:
             _print_breakdown(name, each)
@@ -156,6 +156,8 @@ def _notes(rows: list[Row]) -> list[str]:
             "These models know different words, and some words of the text are unknown: the model that knows "
             "fewer has the easier task. Compare models of one vocabulary, or texts without unknown words."
         )
+    lost = dict.fromkeys(model.tokenizer.lost for _, model, _ in rows if model.tokenizer.lost)
+    notes += [f"* of less than the text, as the tokens do not tell all of it ({what})." for what in lost]
     told: dict[tuple[str, int, int], list[str]] = {}
     told_ends: list[str] = []
     for name, _, each in rows:
@@ -183,7 +185,10 @@ def _notes(rows: list[Row]) -> list[str]:
             notes.append(
                 f'unknown=word: {share} are <unk> and count like a word: "including OOVs" in other tools.'
             )
-    return notes
+    from elman.evaluate import unlearned
+
+    said = (unlearned(name, model.vocabulary, each.score) for name, model, each in rows)
+    return notes + list(dict.fromkeys(note for note in said if note))
 
 
 def _print_table(rows: list[Row], text: Text, source: str) -> None:
@@ -192,7 +197,8 @@ def _print_table(rows: list[Row], text: Text, source: str) -> None:
     for protocol in dict.fromkeys(str(each.score.protocol) for _, _, each in rows):
         print(protocol)
     print()
-    lines = [("model", "unit", "state", "unknown", "perplexity", "per word", "bits/byte", "events", "<unk>")]
+    heads = ("model", "unit", "state", "unknown", "perplexity", "per word", "bits/byte", "events", "<unk>")
+    lines: list[tuple[str, ...]] = [(*heads, "of nats", "without")]
     for name, _, each in rows:
         found = each.score
         lines.append(
@@ -203,12 +209,22 @@ def _print_table(rows: list[Row], text: Text, source: str) -> None:
                 found.protocol.unknown,
                 f"{found.perplexity:,.2f}",
                 "-" if math.isnan(found.word_perplexity) else f"{found.word_perplexity:,.2f}",
-                "-" if math.isnan(found.bits_per_byte) else f"{found.bits_per_byte:.4f}",
+                _bits(found),
                 f"{found.events:,}",
                 f"{found.unknown:,}",
+                f"{found.unknown_share:.1%}" if found.protocol.unknown == "word" else "-",
+                f"{found.known_perplexity:,.2f}",
             )
         )
+    if not any(each.score.unknown for _, _, each in rows):
+        lines = [line[:-2] for line in lines]
     _print_columns(lines, left=4)
+
+
+def _bits(found: Score) -> str:
+    """Bits per byte, marked where the tokens do not tell all of the text."""
+    mark = "*" if found.protocol.normalized else ""
+    return "-" if math.isnan(found.bits_per_byte) else f"{found.bits_per_byte:.4f}{mark}"
 
 
 def _print_breakdown(name: str, each: Breakdown) -> None:

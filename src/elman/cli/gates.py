@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from elman.cli.app import Json, emit, examples, progress
 from elman.cli.memory import memory_app, require_drawable, save_figure
-from elman.cli.models_and_text import Sources, Split, find_texts, models_and_source, short_names
+from elman.cli.models_and_text import Sources, Split, held_out, models_and_source, short_names
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -57,7 +57,7 @@ def gates_command(
     models_and_text
         MODEL… TEXT, as in `elman evaluate`; the models are RNNs, GRUs and LSTMs.
     split
-        Which part of a corpus or folder is read (test).
+        Which part of a corpus, or of a file that a model was trained from, is read (test).
     state
         carry: the text is one stream. reset: every sentence starts from zeros.
     figure
@@ -71,7 +71,7 @@ def gates_command(
         require_drawable(figure)
     models = [load_model(name) for name in names]
     labels = short_names(names)
-    find = find_texts(source, split, several=len(models) > 1)
+    texts = held_out(source, models, split)
     found: dict[str, GateReport] = {}
     with progress() as display:
         for name, model in zip(names, models, strict=True):
@@ -80,7 +80,7 @@ def gates_command(
             def report(done: int, work: int, task: TaskID = task) -> None:
                 display.update(task, completed=done, total=work)
 
-            found[labels[name]] = gate_statistics(model, find(model), state=state, progress=report)
+            found[labels[name]] = gate_statistics(model, texts.of(model), state=state, progress=report)
     if figure is not None:
         draw(found, figure)
     if json:

@@ -14,7 +14,7 @@ from elman.cli.app import Json, app, emit, examples, progress
 from elman.cli.gradients_display import NAMES, print_flows, print_sweep
 from elman.cli.gradients_figures import draw_flows, draw_sweep
 from elman.cli.memory import require_drawable
-from elman.cli.models_and_text import Sources, Split, find_texts, models_and_source, short_names
+from elman.cli.models_and_text import Sources, Split, held_out, models_and_source, short_names
 from elman.errors import OptionError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def gradients_command(
     spectra
         Models: passages at which the whole Jacobian is taken, 0 for none (4). Slow for large models.
     split
-        Models: which part of a corpus or folder is used (test).
+        Models: which part of a corpus, or of a file that a model was trained from, is used (test).
     figure
         Also draw three panels into this file (.svg, .png, .pdf); needs matplotlib.
     """
@@ -165,7 +165,7 @@ def _models(
     for model in models:
         require_unrollable(model)
     labels = short_names(names)
-    find = find_texts(source, split, several=len(models) > 1)
+    texts = held_out(source, models, split)
     found: dict[str, GradientFlow] = {}
     with progress() as display:
         for name, model in zip(names, models, strict=True):
@@ -174,7 +174,7 @@ def _models(
             def report(done: int, work: int, task: Any = task) -> None:
                 display.update(task, completed=done, total=work)
 
-            found[labels[name]] = gradient_flow(model, find(model), options, report)
+            found[labels[name]] = gradient_flow(model, texts.of(model), options, report)
     if figure is not None:
         draw_flows(found, figure)
     if json:

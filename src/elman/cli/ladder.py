@@ -40,8 +40,25 @@ def _bounds(row: Row) -> str:
     return f"[{number(row.interval.low, row.per)}, {number(row.interval.high, row.per)}]"
 
 
+def unknown_words(comparison: Comparison) -> None:
+    """What unknown words take of each model's nats, and the perplexity without them; nothing without any."""
+    scores = [(entry.label, entry.row.score) for entry in comparison.entries]
+    if not any(score.unknown for _, score in scores) or comparison.protocol.unknown == "skip":
+        return
+    results.print(
+        f"\n{'unknown words':<{WIDTH}}{'of the events':>15}{'of the nats':>15}{'perplexity without':>22}",
+        style="bold",
+    )
+    for label, score in scores:
+        label = label if len(label) < WIDTH else label[: WIDTH - 2] + "…"
+        events = f"{score.unknown / max(1, score.events):.1%}"
+        without = number(score.known_perplexity)
+        results.print(f"{label:<{WIDTH}}{events:>15}{f'{score.unknown_share:.1%}':>15}{without:>22}")
+
+
 def conclusions(comparison: Comparison) -> None:
-    """Verdicts, notes and how all was counted."""
+    """What unknown words cost, verdicts, notes and how all was counted."""
+    unknown_words(comparison)
     _lines(verdicts(comparison))
     results.print("\nHow it was counted", style="bold")
     _lines(protocol_in_words(comparison))

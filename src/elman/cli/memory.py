@@ -16,7 +16,7 @@ from elman.cli.models_and_text import (
     ArpaOptions,
     Sources,
     Split,
-    find_texts,
+    held_out,
     load,
     models_and_source,
     short_names,
@@ -69,7 +69,7 @@ def memory_command(
     events
         How many tokens of the text are predicted again and again, drawn at random.
     split
-        Which part of a corpus or folder is used (test).
+        Which part of a corpus, or of a file that a model was trained from, is used (test).
     seed
         Of the draw.
     figure
@@ -82,7 +82,7 @@ def memory_command(
         require_drawable(figure)
     models = [load(name, arpa) for name in names]
     labels = short_names(names)
-    find = find_texts(source, split, several=len(models) > 1)
+    texts = held_out(source, models, split)
     found: dict[str, UsableContext] = {}
     with progress() as display:
         for name, model in zip(names, models, strict=True):
@@ -91,7 +91,7 @@ def memory_command(
             def report(done: int, work: int, task: TaskID = task) -> None:
                 display.update(task, completed=done, total=work)
 
-            text = find(model)
+            text = texts.of(model)
             chosen = histories or tuple(k for k in HISTORIES if k < text.events)
             found[labels[name]] = usable_context(
                 model, text, chosen, events=events, seed=seed, progress=report

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from elman.cli.app import Json, app, emit, examples, messages, progress
-from elman.cli.models_and_text import ArpaOptions, find_texts, load
+from elman.cli.models_and_text import ArpaOptions, Sources, Split, held_out, load
 from elman.errors import OptionError
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from elman.language_model import LanguageModel
     from elman.text.corpus import Text
-
-Split = Literal["train", "valid", "test"]
 
 
 EXAMPLES = examples(
@@ -33,7 +31,7 @@ EXAMPLES = examples(
 @app.command(name="mix", help_epilogue=EXAMPLES)
 def mix_command(
     *models: str,
-    tune: str,
+    tune: Sources,
     save: Path | None = None,
     split: Split | None = None,
     state: Literal["carry", "reset"] = "carry",
@@ -57,8 +55,8 @@ def mix_command(
     save
         Write the mixture to this folder, as one model.
     split
-        Which part of a corpus is used (valid). For one text file: the part that `elman train` cuts off
-        it; without --split the whole file.
+        Which part is used: of a corpus valid, of one text file the whole; but of a file that a model was
+        trained from, the valid part that `elman train` cut off it.
     state
         carry: the models remember across sentences. reset: every sentence on its own.
     overwrite
@@ -81,7 +79,8 @@ def mix_command(
     notes = alignment(loaded, models)
     for note in notes:
         messages.print(f"note: {note}")
-    text = find_texts(tune, split or _valid_of(tune), several=False)(mixture)
+    # the weights are not for training text, nor for the text that they are tested on
+    text = held_out(tune, [mixture, *loaded], split, usual="valid").of(mixture)
     nats = _nats(models, mixture.aligned, text, state)
     weights = fit_weights(nats)
     protocol = protocol_of(mixture, state=state)
@@ -108,13 +107,6 @@ def mix_command(
     print(f"{'mixture':{width}}  {'':6}  {mixed.perplexity:10,.2f}")
     if save is not None:
         messages.print(f"saved to {save}; now: elman evaluate {save} TEXT")
-
-
-def _valid_of(source: str) -> Split | None:
-    """The held-out part where a source has one: the weights are not for training text."""
-    from elman.text.builtin import BUILTIN
-
-    return "valid" if source in BUILTIN or Path(source).is_dir() else None
 
 
 def _nats(

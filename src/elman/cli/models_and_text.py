@@ -1,12 +1,12 @@
 """MODEL… TEXT on the command line: which models and what to call them, which text.
 
-Not here: what a model folder is (checkpoint.py), reading texts (text/).
+Not here: what a model folder is (checkpoint.py), reading texts (text/heldout.py).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from elman.cli.app import messages
-from elman.errors import OptionError, TextError
+from elman.errors import OptionError
 from elman.visible import visible
 
 if TYPE_CHECKING:
     from elman.language_model import LanguageModel
-    from elman.text.corpus import Text
+    from elman.text.heldout import HeldOut
 
 Sources = Annotated[str, Parameter(allow_leading_hyphen=True)]
-Split = Literal["train", "valid", "test"]
+Split = Literal["whole", "train", "valid", "test"]
 
 
 @Parameter(name="*")
@@ -86,56 +86,13 @@ def _telling(parts: tuple[str, ...]) -> tuple[str, ...]:
     return (*before, re.sub(r"-[0-9a-f]{8}$", "", last))
 
 
-def find_texts(source: str, split: Split | None, *, several: bool) -> Callable[[LanguageModel], Text]:
-    """A function from a model to the text in the model's tokens; like tokens are encoded once."""
-    from elman.text.builtin import BUILTIN
-    from elman.text.corpus import encode_string, encode_text
-    from elman.text.opening import Source, content_digest, read_once
-    from elman.text.reading import read_text
-    from elman.text.sources import SPLITS, find_corpus
+def held_out(
+    source: str, models: Sequence[LanguageModel], split: Split | None, *, usual: Split = "test"
+) -> HeldOut:
+    """The text for these models; a part that is taken unasked is told."""
+    from elman.text.heldout import HeldOut
 
-    known: list[tuple[LanguageModel, Text]] = []
-    digests: list[str] = []  # of a file that models read in their own tokens: they shall read the same
-    where: Source = "-" if source == "-" else Path(source)
-    held = read_text(where) if several and read_once(where) else None
-    corpus = find_corpus(source) if source in BUILTIN or Path(source).is_dir() else None
-
-    def encode(model: LanguageModel) -> Text:
-        tokens = model.tokenizer, model.vocabulary
-        if held is not None:
-            return encode_string(held, *tokens)
-        if corpus is None:
-            if source != "-" and not Path(source).exists():
-                find_corpus(source)  # says what is near
-            if several and not digests:
-                digests.append(content_digest(Path(source)))
-            text = encode_text(where, *tokens, digest="".join(digests))
-            return text if split is None else _part(text, split, source)
-        place = SPLITS.index(split or "test")
-        if source in BUILTIN:
-            return encode_string(b"".join(corpus.parts[place](None)).decode(), *tokens)
-        return encode_text(Path(corpus.names[place]), *tokens)
-
-    def find(model: LanguageModel) -> Text:
-        for other, text in known:
-            if other.tokenizer == model.tokenizer and other.vocabulary == model.vocabulary:
-                return text
-        text = encode(model)
-        if text.events == 0:
-            raise TextError(
-                f"{source} is empty: there is no event to score.", remedy="give a text with a line."
-            )
-        known.append((model, text))
-        return text
-
-    return find
-
-
-def _part(text: Text, split: Split, source: str) -> Text:
-    """The part of a single file that training cuts off it."""
-    from elman.text.building import _cut as cut
-    from elman.text.sources import SPLITS
-
-    marks = cut(text.sentences, source)
-    place = SPLITS.index(split)
-    return text.part(marks[place], marks[place + 1])
+    text = HeldOut(source, models, split, usual=usual)
+    for note in text.notes:
+        messages.print(f"note: {note}")
+    return text

@@ -98,6 +98,8 @@ def train(
     folder = place.save
     began = time.monotonic()
     report: dict[str, Any] = {"corpus": loaded.name, "origin": loaded.origin, "options": options.as_json()}
+    report |= {"kept": loaded.kept, "trained_unknown": loaded.train.unknown}
+    report |= {"training_events": loaded.train.events, "corpus_notes": list(loaded.notes)}
     interrupted = None
     if config is None:
         if vectors is not None or place.resume:
@@ -152,8 +154,9 @@ def _load(source: str, settings: TextSettings) -> Corpus:
         corpus = load_corpus(source, settings, progress=show)
     messages.print(
         f"{corpus.name}: {corpus.train.events:,} / {corpus.valid.events:,} / {corpus.test.events:,} "
-        f"training / validation / test events, vocabulary {len(corpus.vocabulary):,}. {corpus.origin}"
+        f"training / validation / test events. {corpus.origin}"
     )
+    messages.print(corpus.vocabulary_in_words)
     for note in corpus.notes:
         messages.print(f"note: {note}")
     return corpus

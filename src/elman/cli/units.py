@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from elman.cli.app import Json, emit, examples, progress
 from elman.cli.connectivity import ids_of, words_of
 from elman.cli.memory import memory_app
-from elman.cli.models_and_text import Split, find_texts
+from elman.cli.models_and_text import Split, held_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +63,7 @@ def units_command(
     threshold
         From which size on a value is on (so that a quarter of the reference text's values are).
     split
-        Which part of a corpus or folder is the reference (test).
+        Which part of a corpus, or of a file that a model was trained from, is the reference (test).
     state
         carry: each text is one stream. reset: every sentence starts from zeros.
     """
@@ -78,7 +78,7 @@ def units_command(
         task = display.add_task(reference, total=None, rate="")
         index = index_states(
             loaded,
-            find_texts(reference, split, several=False)(loaded),
+            held_out(reference, [loaded], split).of(loaded),
             layer,
             part,
             state=state,

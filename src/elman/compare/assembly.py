@@ -18,7 +18,7 @@ from elman.compare.lineup import BASELINE
 from elman.compare.outcome import Facts, Outcome
 from elman.compare.table import Encoding, Scored, Table, compare
 from elman.errors import ElmanError
-from elman.evaluate import breakdown, score
+from elman.evaluate import breakdown, score, unlearned
 from elman.language_model import Protocol, StatePolicy
 from elman.text.corpus import Corpus, Text
 from elman.text.vocabulary import Vocabulary
@@ -83,6 +83,7 @@ def subject_of(
         unknown=text.unknown,
         vocabulary=len(vocabulary),
         trained_on=trained_on,
+        trained_unknown=None if trained_on is None else vocabulary.trained_unknown,
     )
 
 
@@ -108,11 +109,14 @@ def assemble(
     fresh = _reset_table(candidates, baseline, table.per, counting.resampling)
     resets = {} if fresh is None else {row.name: row for row in fresh.rows}
     entries = []
+    told = []
     for candidate, row in zip(candidates, table.rows, strict=True):
         parts = breakdown(
             candidate.scored.nats, candidate.scored.text, candidate.vocabulary, candidate.scored.protocol
         )
         facts = candidate.facts
+        if candidate.kind != "outside":
+            told.append(unlearned(candidate.label, candidate.vocabulary, row.score))
         entries.append(
             Entry(
                 name=candidate.name,
@@ -140,7 +144,7 @@ def assemble(
         subject=subject,
         protocol=candidates[0].scored.protocol,
         repeat=repeat,
-        notes=(*notes, *table.notes),
+        notes=(*notes, *table.notes, *(note for note in told if note)),
         gains=_gains(candidates, table, baseline),
     )
 

@@ -5,7 +5,6 @@ Not here: the models that `compare` trains itself (contest.py), the comparison (
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,15 +17,12 @@ from elman.compare.bootstrap import Floats
 from elman.compare.outcome import Facts, bytes_of, sample_texts
 from elman.compare.outside import LogBase, read_score_file
 from elman.compare.table import Encoding, Scored
-from elman.errors import OptionError, TextError
+from elman.errors import OptionError
 from elman.evaluate import event_nats, protocol_of
 from elman.language_model import LanguageModel, StatePolicy, UnknownPolicy, parameter_count
 from elman.ngram.arpa_lines import arpa_stem
-from elman.text.builtin import BUILTIN
-from elman.text.corpus import Text, encode_string, encode_text
-from elman.text.opening import Source, content_digest, read_once
-from elman.text.reading import open_blocks, read_text
-from elman.text.sources import SPLITS, find_corpus
+from elman.text.corpus import Text
+from elman.text.heldout import HeldOut
 
 Report = Callable[[str, str, int, int], None]
 """Called with (model, what is done, events done, events in all)."""
@@ -65,63 +61,11 @@ def load_named(arguments: Sequence[str], load: Callable[[str], LanguageModel] = 
     return [Named(name, load(path)) for name, path in named]
 
 
-class OriginalText:
-    """A text that models with different tokenizers read in their own tokens; alike ones read it once.
-
-    source  a file, "-", or a corpus (built-in name or folder), of which it is the test part
-    """
-
-    def __init__(self, source: str) -> None:
-        """Raises TextError where there is no such text."""
-        self.source = source
-        self.corpus = find_corpus(source) if source in BUILTIN or Path(source).is_dir() else None
-        if self.corpus is None and source != "-" and not Path(source).exists():
-            find_corpus(source)  # says what is near
-        self.held: str | None = None
-        self.content = ""
-        where: Source = "-" if source == "-" else Path(source)
-        if read_once(where):
-            self.held = read_text(where)
-        elif self.corpus is not None:
-            self.held = b"".join(self.corpus.parts[SPLITS.index("test")](None)).decode()
-        else:
-            self.content = content_digest(Path(source))
-        self.known: dict[Encoding, Text] = {}
-
-    @property
-    def origin(self) -> str:
-        return f"test part of {self.source}" if self.corpus is not None else f"file {self.source}"
-
-    @property
-    def digest(self) -> str:
-        """12 hexadecimal digits of the text itself."""
-        digest = hashlib.sha256()
-        whole = None if self.held is None else [self.held.encode()]
-        for block in whole or open_blocks(Path(self.source), digest=self.content):
-            digest.update(block)
-        return digest.hexdigest()[:12]
-
-    def read(self, model: LanguageModel) -> Text:
-        """In the tokens of a model. Raises TextError."""
-        encoding = Encoding.of(model.vocabulary, model.tokenizer)
-        if encoding not in self.known:
-            tokens = model.tokenizer, model.vocabulary
-            text = (
-                encode_text(Path(self.source), *tokens, digest=self.content)
-                if self.held is None
-                else encode_string(self.held, *tokens)
-            )
-            if not text.events:
-                raise TextError(f"{self.source} is empty: there is no event to score.", remedy="give a line.")
-            self.known[encoding] = text
-        return self.known[encoding]
-
-
 def score_model(
-    named: Named, source: OriginalText, unknown: UnknownPolicy, *, seed: int = 1, report: Report | None = None
+    named: Named, source: HeldOut, unknown: UnknownPolicy, *, seed: int = 1, report: Report | None = None
 ) -> Candidate:
     """A saved model on the text, carried and, where that differs, reset."""
-    model, text = named.model, source.read(named.model)
+    model, text = named.model, source.of(named.model)
     encoding = Encoding.of(model.vocabulary, model.tokenizer)
     protocol = protocol_of(model, unknown=unknown)
     kind = str(getattr(model, "kind", "model"))

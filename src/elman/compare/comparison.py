@@ -86,6 +86,7 @@ class Subject:
     unknown: int
     vocabulary: int
     trained_on: int | None = None
+    trained_unknown: int | None = None
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,7 @@ def protocol_in_words(comparison: Comparison) -> list[str]:
         f"One event is one predicted {protocol.unit}; </s> ends every sentence and is predicted, "
         f"<s> is not: {subject.events:,} events in {subject.sentences:,} sentences.",
         f"Unknown words: {unknown}; {subject.unknown:,} of the events "
-        f"({subject.unknown / max(1, subject.events):.1%}).",
+        f"({subject.unknown / max(1, subject.events):.1%}).{_trained(subject)}",
         "Recurrent models carry their state from sentence to sentence; the column “reset” is the same "
         "model started afresh at every sentence, which is all an n-gram ever sees.",
         {
@@ -259,6 +260,13 @@ def protocol_in_words(comparison: Comparison) -> list[str]:
         "Brackets are 95 % percentile intervals of a bootstrap over sentences; a difference is "
         "measured on the same resamples for both models (paired).",
     ]
+
+
+def _trained(subject: Subject) -> str:
+    if subject.trained_unknown is None or not subject.trained_on:
+        return ""
+    share = subject.trained_unknown / subject.trained_on
+    return f" In training {subject.trained_unknown:,} of {subject.trained_on:,} events were ({share:.1%})."
 
 
 def gains(mine: Scored, theirs: Scored, vocabulary: Vocabulary, *, words: int = 10) -> Gains | None:

@@ -46,6 +46,9 @@ from elman.training.config import parse_train_config
 from elman.training.events import Started, Step, Stopped, Validated
 from elman.training.interrupt import Terminated
 
+SHORTEST_COLUMN = 20
+"""Events of a column of the training text at least: a preset's batch size is for texts that are longer."""
+
 
 def run(corpus: Corpus, specs: Sequence[Spec], settings: Settings) -> Iterator[Event]:
     """Train, choose and score each of `specs`; a mixture needs its parts before it.
@@ -146,6 +149,8 @@ def _train(
     options: dict[str, Any] = {**spec.training, "seed": settings.seed, "device": settings.device}
     if options.get("precision") == "auto":
         options["precision"] = "bf16" if bf16_here() else "fp32"
+    # the columns of a tiny text would be shorter than a sentence, or empty
+    options["batch_size"] = max(1, min(int(options["batch_size"]), corpus.train.events // SHORTEST_COLUMN))
     config = parse_train_config(options)
     model = build(spec, corpus, settings.seed)
     curve: list[CurvePoint] = []

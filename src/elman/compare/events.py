@@ -7,6 +7,7 @@ from pathlib import Path
 
 from elman.compare.lineup import Spec
 from elman.compare.outcome import Outcome
+from elman.text.building import TextSettings
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class Settings:
 
     jobs    neural models trained at a time, each in a process of its own; more than one needs `source`,
             the text as `load_corpus` takes it
+    text    how it becomes tokens
     """
 
     seed: int = 1
@@ -22,6 +24,7 @@ class Settings:
     device: str = "auto"
     jobs: int = 1
     source: str | None = None
+    text: TextSettings = TextSettings()  # noqa: RUF009  frozen
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,12 @@ def train_together(
                 continue
             places[spec.name] = place, spec
             order: dict[str, Any] = {"spec": asdict(spec), "source": settings.source, "digest": corpus.digest}
-            order |= {"seed": settings.seed, "device": settings.device, "save": str(save)}
+            order |= {
+                "text": asdict(settings.text),
+                "seed": settings.seed,
+                "device": settings.device,
+                "save": str(save),
+            }
             team.waiting[spec.name] = order | {"threads": max(1, torch.get_num_threads() // team.jobs)}
         try:
             for name, told in team.events():

@@ -180,8 +180,7 @@ def compare(
 
 def _unit(scored: Sequence[Scored], per: Per | None) -> tuple[Per, list[str]]:
     """What to divide by, and what a reader must know about it."""
-    first = scored[0]
-    notes: list[str] = []
+    first, notes = scored[0], list[str]()
     same_cut = all(model.encoding.tokenizer == first.encoding.tokenizer for model in scored)
     if same_cut and per in (None, "token"):
         for model in scored[1:]:
@@ -200,12 +199,12 @@ def _unit(scored: Sequence[Scored], per: Per | None) -> tuple[Per, list[str]]:
                 f"{model.name} leaves events out ({model.protocol}), so nats per {per or 'byte'} mislead.",
                 remedy="score with unknown=word and </s> counted.",
             )
+        lossy = f"{model.name} leaves out blanks, capitals or numbers: its figure is flattered."
+        notes += [lossy] * model.protocol.normalized
         share = model.text.unknown / max(1, model.text.events)
         if share:
-            notes.append(
-                f"{model.name} writes <unk> for {share:.1%} of its tokens and never has to spell them: "
-                "its figure is flattered."
-            )
+            spared = f"{share:.1%} of its tokens and never has to spell them"
+            notes.append(f"{model.name} writes <unk> for {spared}: its figure is flattered.")
     return per or "byte", notes
 
 
@@ -252,6 +251,7 @@ def _sums(scored: Sequence[Scored], per: Per) -> tuple[Floats, Floats, list[Scor
                 bytes=int(text.bytes.sum(dtype=np.int64)),
                 unknown=text.unknown,
                 protocol=model.protocol,
+                known_nats=math.fsum(values[np.asarray(text.ids) != Vocabulary.unk_id]),
             )
         )
     return np.stack(nats, axis=1), np.stack(counts, axis=1), scores

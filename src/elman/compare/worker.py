@@ -47,12 +47,12 @@ def _work(channel: Channel, order: dict[str, Any]) -> None:
     from elman.compare import contest
     from elman.compare.events import Finished, Interrupted, Settings, Working
     from elman.compare.lineup import Spec
-    from elman.text.corpus import load_corpus
+    from elman.text.corpus import TextSettings, load_corpus
 
     torch.set_num_threads(order["threads"])
     spec = Spec(**order["spec"] | {"parts": ()})
     last = 0.0
-    corpus = load_corpus(order["source"])
+    corpus = load_corpus(order["source"], TextSettings(**order["text"]))
     if corpus.digest != order["digest"]:
         raise TextError(f"{order['source']} has changed meanwhile.", remedy="run the comparison again.")
     settings = Settings(seed=order["seed"], save=Path(order["save"]), device=order["device"])

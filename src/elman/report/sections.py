@@ -25,6 +25,8 @@ def ladder(comparison: Comparison) -> str:
     heads = [FIGURES[per], "drawn"]
     heads += [f"against {base}"] if base else []
     heads += ["reset"] if resets else []
+    unknown = any(entry.row.score.unknown for entry in entries) and comparison.protocol.unknown == "word"
+    heads += ["unknown words"] if unknown else []
     heads += ["parameters", "training"]
     rows = []
     for entry in entries:
@@ -37,6 +39,8 @@ def ladder(comparison: Comparison) -> str:
         if resets:
             reset = f"{number(entry.reset.figure, per)}<br>{_bounds(entry.reset)}" if entry.reset else "–"
             cells.append(f"<td>{reset}</td>")
+        if unknown:
+            cells.append(f"<td>{_unknown(entry)}</td>")
         cells.append(f"<td>{count(entry.parameters)}</td><td>{duration(entry.seconds)}</td>")
         tag = '<span class="tag">best</span>' if entry is comparison.best else ""
         kind = ' class="best"' if entry is comparison.best else ""
@@ -195,6 +199,12 @@ def _against(difference: Difference | None) -> str:
     bounds, _, side = bounds.partition("] ")
     apart = "" if difference.clear else ", not told apart"
     return f'{distance} {side}<br><span class="small">[{bounds}]{apart}</span>' if side else distance
+
+
+def _unknown(entry: Entry) -> str:
+    score = entry.row.score
+    share = f"{score.unknown / max(1, score.events):.1%} of events, {score.unknown_share:.1%} of nats"
+    return f'{number(score.known_perplexity)} without<br><span class="small">{share}</span>'
 
 
 def _full_bar(entries: Sequence[Entry]) -> float:

@@ -1,5 +1,5 @@
 """Text → ids → windows.
 
-Reading order: reading, vocabulary, prose, bpe, tokenizers, builtin, sources, encoding, cache, building,
-corpus, windows.
+Reading order: reading, vocabulary, paragraphs, prose, bpe, tokenizers, builtin, sources, encoding, cache,
+building, corpus, heldout, windows.
 """

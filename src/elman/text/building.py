@@ -25,10 +25,13 @@ from elman.text.encoding import Encoder, encode_all
 from elman.text.opening import Progress
 from elman.text.sources import SPLITS, Blocks, CorpusSource
 from elman.text.tokenizers import BPE, TOKENIZERS, Tokenizer, get_tokenizer
-from elman.text.vocabulary import MAX_TOKENS, Vocabulary
+from elman.text.vocabulary import MAX_TOKENS, RARE, UNK, Vocabulary
 
 _CHUNK = 1 << 22
 _HELD_OUT = 0.05
+PROSE = ("numbers", "lowercase", "brackets", "wrapped")
+WORDS_KEPT = 10_000
+"""Size of a vocabulary of words unless told otherwise, as in the Penn Treebank's tables."""
 
 Report = Callable[[str, int, int], None]
 """progress(what, done, total): bytes of the source read; total 0 where unknown."""
@@ -39,14 +42,21 @@ class TextSettings:
     """How a text becomes tokens. None stands for the default of the source. Raises OptionError."""
 
     tokenizer: Literal["words", "prose", "characters", "bytes", "bpe"] | None = None
-    """What a token is. By default words between blanks for files, prose or characters for built-ins."""
+    """What a token is. By default prose for files that look like it, else words between blanks."""
     vocabulary_size: int | None = None
     """Most frequent tokens kept, the unknown symbol and sentence end included; 0: all. By default 10000 for
-    built-in prose, all for the rest."""
-    min_count: int = 1
-    """Tokens that the training part holds less often become the unknown symbol."""
+    words and prose (all where the text writes <unk> itself), all for the rest."""
+    min_count: int | None = None
+    """Tokens that the training part holds less often become the unknown symbol. By default 1, but 2 where
+    nothing else would be unknown: then words seen once are."""
     numbers: bool = True
     """Prose: every number becomes the token N."""
+    lowercase: bool = True
+    """Prose: capital letters are lowered."""
+    brackets: bool | None = None
+    """Prose: what stands in square brackets is read like the rest (not in built-ins: stage notes)."""
+    wrapped: bool | None = None
+    """Prose: a file's lines are joined to paragraphs, which blank lines end (where they look wrapped)."""
     bpe_size: int = 8000
     """BPE: subwords learned at most, the 256 bytes included."""
 
@@ -55,7 +65,7 @@ class TextSettings:
             get_tokenizer(self.tokenizer)
         limits = (
             ("vocabulary_size", self.vocabulary_size or 3, 3, MAX_TOKENS, ", or 0 for all tokens"),
-            ("min_count", self.min_count, 1, 10**9, ""),
+            ("min_count", 1 if self.min_count is None else self.min_count, 1, 10**9, ""),
             ("bpe_size", self.bpe_size, 256, 100_000, ""),
         )
         for name, value, low, high, also in limits:
@@ -68,25 +78,43 @@ class TextSettings:
     def resolved(self, source: CorpusSource) -> dict[str, Any]:
         """The settings with the source's defaults, and only those that matter."""
         name = self.tokenizer or source.tokenizer
-        size = source.vocabulary_size if self.vocabulary_size is None else self.vocabulary_size
-        if name in ("bytes", "bpe"):  # all of them belong to the vocabulary
-            if self.vocabulary_size or self.min_count > 1:
-                raise OptionError(
-                    f"--vocabulary-size and --min-count do not go with --tokenizer {name}.",
-                    reason="every byte belongs to the vocabulary, so that no text is unknown.",
-                    remedy="leave them out; for subwords, --bpe-size is their number.",
-                )
-            size = None
+        if name in ("bytes", "bpe") and (self.vocabulary_size or (self.min_count or 1) > 1):
+            raise OptionError(
+                f"--vocabulary-size and --min-count do not go with --tokenizer {name}.",
+                reason="every byte belongs to the vocabulary, so that no text is unknown.",
+                remedy="leave them out; for subwords, --bpe-size is their number.",
+            )
         found: dict[str, Any] = {
             "tokenizer": name,
-            "vocabulary_size": size or None,
+            "vocabulary_size": self.vocabulary_size,
             "min_count": self.min_count,
         }
         if name == "prose":
-            found |= {"numbers": self.numbers, "unicode": unicodedata.unidata_version}
+            found |= {"numbers": self.numbers, "lowercase": self.lowercase, "wrapped": self.wrapped}
+            found["brackets"] = source.looks is not None if self.brackets is None else self.brackets
+            found["unicode"] = unicodedata.unidata_version
         if name == "bpe":
             found |= {"bpe_size": self.bpe_size}
         return found
+
+
+def told(source: CorpusSource, settings: TextSettings, resolved: dict[str, Any]) -> list[str]:
+    """How a prose text of the user's own is read, and what would read it otherwise."""
+    if source.looks is None or resolved["tokenizer"] != "prose":
+        return []
+    parts = []
+    if settings.tokenizer is None:
+        parts.append(
+            "this looks like running prose, so sentences, words and marks are told apart "
+            "(--tokenizer words: a sentence a line, tokens between blanks)"
+        )
+    if width := source.looks.width if settings.wrapped is None else 0:
+        parts.append(f"lines are wrapped at {width} columns, so they are joined to paragraphs (--no-wrapped)")
+    if settings.lowercase:
+        parts.append("capital letters are lowered (--no-lowercase)")
+    if settings.numbers:
+        parts.append("numbers become N (--no-numbers)")
+    return ["; ".join(parts) + "."] if parts else []
 
 
 def key_of(source: CorpusSource, resolved: dict[str, Any]) -> str:
@@ -104,16 +132,17 @@ def build(source: CorpusSource, resolved: dict[str, Any], folder: Path, report: 
         encoder = Encoder(tokenizer, None, sink)
         for name, part, size in zip(source.names, source.parts, source.sizes, strict=True):
             encoder.begin(name)
-            encode_all(encoder, part(_reporter(report, f"reading {Path(name).name}", size)))
+            blocks = part(_reporter(report, f"reading {Path(name).name}", size))
+            encode_all(encoder, blocks if source.looks is None else tokenizer.paragraphs(blocks))
             _require_words(encoder, marks[-1], len(encoder.words), name)
             marks.append(len(encoder.words))
     if len(marks) == 2:
-        marks = _cut(marks[1], source.names[0])
+        marks = cut(marks[1], source.names[0])
         for at, split in enumerate(SPLITS):
             _require_words(encoder, marks[at], marks[at + 1], f"{source.names[0]}, its {split} part")
     ids = folder / "whole.i32"
     events = [0, *(_events_of(ids, mark) for mark in marks[1:])]
-    vocabulary = _vocabulary(encoder.tokens(), ids, events[1], resolved, tokenizer)
+    vocabulary, kept = _vocabulary(encoder.tokens(), ids, events[1], resolved, tokenizer)
     digest = _renumber(ids, vocabulary.ids(encoder.tokens()), f"{vocabulary.digest} {marks}")
     description = {
         "sentences": marks,
@@ -121,6 +150,8 @@ def build(source: CorpusSource, resolved: dict[str, Any], folder: Path, report: 
         "digest": digest,
         "tokenizer": tokenizer.as_json(),
         "vocabulary": vocabulary.as_json(),
+        "kept": kept,
+        "dropped": encoder.dropped,
     }
     write_description(folder, description, encoder.words, encoder.bytes)
 
@@ -128,7 +159,7 @@ def build(source: CorpusSource, resolved: dict[str, Any], folder: Path, report: 
 def _tokenizer(source: CorpusSource, resolved: dict[str, Any], report: Report) -> Tokenizer:
     name = resolved["tokenizer"]
     if name == "prose":
-        return get_tokenizer(name, numbers=resolved["numbers"])
+        return get_tokenizer(name, **{key: resolved[key] for key in PROSE})
     if name != "bpe":
         return get_tokenizer(name)
     if source.content == "":
@@ -140,7 +171,7 @@ def _tokenizer(source: CorpusSource, resolved: dict[str, Any], report: Report) -
     stop: int | None = None
     if len(source.parts) == 1:
         lines = sum(block.count(b"\n") for block in part(_reporter(report, "counting lines", size)))
-        stop = _cut(lines, source.names[0])[1]
+        stop = cut(lines, source.names[0])[1]
     return BPE.train(
         islice(_lines(part, _reporter(report, "learning subwords", size)), stop), resolved["bpe_size"]
     )
@@ -166,7 +197,7 @@ def _require_words(encoder: Encoder, first: int, last: int, name: str) -> None:
         )
 
 
-def _cut(sentences: int, name: str) -> list[int]:
+def cut(sentences: int, name: str) -> list[int]:
     """Where the parts of one text begin and end: 90 % train, 5 % valid, 5 % test, contiguous blocks."""
     if sentences < 3:
         raise TextError(
@@ -200,7 +231,8 @@ def _events_of(ids: Path, sentences: int) -> int:
 
 def _vocabulary(
     tokens: list[str], ids: Path, train_events: int, resolved: dict[str, Any], tokenizer: Tokenizer
-) -> Vocabulary:
+) -> tuple[Vocabulary, str]:
+    """The vocabulary, and which tokens it keeps, in words."""
     counts = np.zeros(len(tokens), dtype=np.int64)
     left = train_events
     for chunk in _chunks(ids):
@@ -208,13 +240,35 @@ def _vocabulary(
         left -= len(chunk)
         if left <= 0:
             break
-    return Vocabulary.build(
-        dict(zip(tokens, counts.tolist(), strict=True)),
+    numbers = dict(zip(tokens, counts.tolist(), strict=True))
+    size, floor = resolved["vocabulary_size"], resolved["min_count"]
+    prepared = counts[Vocabulary.unk_id] * RARE >= train_events
+    if size is None and tokenizer.unit == "word" and not prepared:
+        size = WORDS_KEPT
+    vocabulary = Vocabulary.build(
+        numbers,
         sentences=int(counts[Vocabulary.eos_id]),
-        size=resolved["vocabulary_size"],
-        min_count=resolved["min_count"],
+        size=size or None,
+        min_count=floor,
         alphabet=tokenizer.alphabet,
     )
+    return vocabulary, _kept(vocabulary, counts, size or 0, tokenizer)
+
+
+def _kept(vocabulary: Vocabulary, counts: NDArray[np.int64], size: int, tokenizer: Tokenizer) -> str:
+    """Which tokens of the training text are kept, in words; counts [numbers] of it, specials first."""
+    assert vocabulary.counts is not None
+    what = f"{tokenizer.unit}s"
+    rising = np.sort(counts[2:][counts[2:] > 0])
+    lost = rising[: len(rising) - int((vocabulary.counts[2:] > 0).sum())]
+    if not lost.size and tokenizer.alphabet:
+        return f"all {what}, so that nothing can be {UNK}"
+    if not lost.size:
+        literal = vocabulary.trained_unknown
+        return f"all {what} of the training text" + (f", which writes {UNK} itself" if literal else "")
+    if len(vocabulary) == size:
+        return f"the {size - 2:,} most frequent {what}"
+    return f"{what} seen more than {'once' if lost[-1] == 1 else f'{lost[-1]:,} times'}"
 
 
 def _renumber(ids: Path, table: NDArray[np.int32], header: str) -> str:

@@ -39,8 +39,8 @@ class Parts:
 class Builtin:
     """A corpus that comes with the install.
 
-    tokenizer, vocabulary_size  its own defaults (None: every token of the training text)
-    tokens   training tokens without `</s>` under those defaults, as recorded
+    tokenizer  its own default
+    tokens   training tokens without `</s>` under it, as recorded
     megabytes  size of the text
     package  what carries it, as pip names it; "" for the standard library
     digest   first 16 digits of the raw text's SHA-256; "" where it differs between Python versions
@@ -49,7 +49,6 @@ class Builtin:
     name: str
     title: str
     tokenizer: str
-    vocabulary_size: int | None
     tokens: int
     megabytes: float
     licence: str
@@ -185,7 +184,6 @@ def _state_of_the_union(
         name,
         f"State of the Union {first}-{last}",
         tokenizer="prose",
-        vocabulary_size=10_000,
         tokens=tokens,
         megabytes=megabytes,
         licence="public domain (17 USC 105)",
@@ -203,7 +201,6 @@ _ROWS = (
         "kjv",
         "King James Bible",
         tokenizer="characters",
-        vocabulary_size=None,
         tokens=3_711_441,
         megabytes=4.1,
         licence="public domain",
@@ -215,7 +212,6 @@ _ROWS = (
         "pydoc",
         "help topics of Python",
         tokenizer="prose",
-        vocabulary_size=10_000,
         tokens=52_990,
         megabytes=0.3,
         licence="PSF-2.0",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from elman.errors import ElmanError, FormatError, TextError
 from elman.text import cache as store
-from elman.text.building import Report, TextSettings, build, key_of
+from elman.text.building import Report, TextSettings, build, key_of, told
 from elman.text.encoding import Encoder, encode_all
 from elman.text.opening import Source, name_of
 from elman.text.reading import open_blocks, with_line_feeds
@@ -41,12 +42,14 @@ class Text:
     bytes  int32 [S], UTF-8 bytes of the original text, one for each line end included, by sentence;
            bytes between two sentences belong to the one before
     whole  int32 [N+1], `ids` with `</s>` in front where it is stored so; else None
+    dropped  words in bracketed notes that the tokenizer left out of the whole text
     """
 
     ids: NDArray[np.int32]
     words: NDArray[np.int32]
     bytes: NDArray[np.int32]
     whole: NDArray[np.int32] | None = field(default=None, repr=False)
+    dropped: int = 0
 
     @property
     def events(self) -> int:
@@ -96,7 +99,8 @@ class Corpus:
     name    the built-in name, or the path as given
     origin  what was split how, in words
     digest  12 hexadecimal digits over the ids of the three splits and the vocabulary
-    notes   what a user should be told: no room for a cache, a text that differs from the pinned one
+    notes   what a user should be told
+    kept    which tokens of the training part are in the vocabulary, in words
     """
 
     name: str
@@ -108,6 +112,17 @@ class Corpus:
     origin: str
     digest: str
     notes: tuple[str, ...] = ()
+    kept: str = ""
+
+    @property
+    def vocabulary_in_words(self) -> str:
+        """Its size, what is in it, and how much of the training part is left to `<unk>`."""
+        whole, unknown = f"vocabulary {len(self.vocabulary):,}: {self.kept}; ", self.train.unknown
+        events = self.train.events
+        if unknown:
+            return whole + f"{unknown:,} of the {events:,} training events ({unknown / events:.1%}) are <unk>"
+        told = "no training event is <unk>, so figures on texts with unknown words mislead (--min-count 2)"
+        return whole.removesuffix("; ") if self.tokenizer.alphabet else whole + told
 
 
 def load_corpus(
@@ -123,15 +138,14 @@ def load_corpus(
               90/5/5 % contiguous blocks of sentences), or "-" for standard input
     cache     folder for encoded corpora; None: ELMAN_CACHE or the user's cache folder
     progress  called with (what, bytes done, bytes in all)
-    Raises TextError for what is no text or too little, ElmanError when something is not installed or
-    no place can be written.
+    Raises TextError for what is no text or too little, ElmanError for what is not installed, or no place.
     """
     found = find_corpus(source)
     resolved = (settings or TextSettings()).resolved(found)
     report: Report = progress or (lambda what, done, total: None)
     root = store.cache_folder(cache)
     folder = root / key_of(found, resolved)
-    notes = list(found.notes)
+    notes = [*found.notes, *told(found, settings or TextSettings(), resolved)]
     if found.content:
         try:
             if cached := store.read_cache(folder):
@@ -141,7 +155,6 @@ def load_corpus(
         try:
             return _corpus(found, *_build_in(root, folder, found, resolved, report), notes)
         except OSError as error:
-            notes = list(found.notes)
             notes.append(f"the cache {root} cannot be written ({error.strerror}); this corpus is not kept.")
     try:
         return _corpus(found, *_build_aside(found, resolved, report), notes)
@@ -198,14 +211,16 @@ def _corpus(
         vocabulary = Vocabulary.from_json(description["vocabulary"])
         tokenizer = tokenizer_from_json(description["tokenizer"])
         train, valid, test = (_slice(arrays, marks[at : at + 2], events[at : at + 2]) for at in range(3))
-        digest = str(description["digest"])
+        digest, kept, dropped = str(description["digest"]), str(description["kept"]), description["dropped"]
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise FormatError(f"cached corpus: {error!r}") from None
+    if dropped and source.looks is not None:
+        notes.append(f"{dropped:,} words in square brackets are left out (--brackets reads them).")
     origin = source.origin
     if len(source.parts) == 1:
         counts = "/".join(f"{marks[at + 1] - marks[at]:,}" for at in range(3))
         origin += f", split into contiguous blocks of {counts} sentences for {'/'.join(SPLITS)}"
-    return Corpus(source.name, train, valid, test, vocabulary, tokenizer, origin, digest, tuple(notes))
+    return Corpus(source.name, train, valid, test, vocabulary, tokenizer, origin, digest, tuple(notes), kept)
 
 
 def _slice(arrays: dict[str, NDArray[np.int32]], sentences: list[int], events: list[int]) -> Text:
@@ -227,21 +242,22 @@ def encode_text(
     progress: Report | None = None,
     digest: str = "",
 ) -> Text:
-    """A file (or "-") as a model sees it; streams, and is memory-mapped when large. Raises TextError.
-
-    digest  of the file (`content_digest`), where it must be the one that was seen before
-    """
+    """A file (or "-") as a model sees it; streams. digest: as `open_blocks` takes it. Raises TextError."""
     path: Source = "-" if source == "-" else Path(source)
     name = name_of(path)
     size = path.stat().st_size if isinstance(path, Path) and path.is_file() else 0
+    blocks = open_blocks(path, lambda done: progress(name, done, size) if progress else None, digest=digest)
+    return encode_blocks(blocks, name, tokenizer, vocabulary)
+
+
+def encode_blocks(blocks: Iterator[bytes], name: str, tokenizer: Tokenizer, vocabulary: Vocabulary) -> Text:
+    """Blocks of whole lines as a model sees them; memory-mapped when large. Raises TextError."""
     try:
         with tempfile.TemporaryFile() as sink:
             sink.write(np.array([Vocabulary.eos_id], dtype="<i4").tobytes())
             encoder = Encoder(tokenizer, vocabulary, sink)
             encoder.begin(name)
-            told = progress or (lambda what, done, total: None)
-            blocks = open_blocks(path, lambda done: told(name, done, size), digest=digest)
-            encode_all(encoder, blocks)
+            encode_all(encoder, tokenizer.paragraphs(blocks))
             sink.flush()
             sink.seek(0)
             whole: NDArray[np.int32] = (
@@ -281,4 +297,4 @@ def encode_string(text: str, tokenizer: Tokenizer, vocabulary: Vocabulary) -> Te
 
 def _encoded(encoder: Encoder, whole: NDArray[np.int32]) -> Text:
     words, sizes = (np.array(values, dtype=np.int32) for values in (encoder.words, encoder.bytes))
-    return Text(whole[1:], words, sizes, whole)
+    return Text(whole[1:], words, sizes, whole, encoder.dropped)

@@ -18,7 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman.errors import TextError
-from elman.text.tokenizers import BPE, BYTE_TEXTS, Bytes, Characters, Tokenizer, Words, require_no_marks
+from elman.text.tokenizers import (
+    BPE,
+    BYTE_TEXTS,
+    Bytes,
+    Characters,
+    Prose,
+    Tokenizer,
+    Words,
+    require_no_marks,
+)
 from elman.text.vocabulary import ASCII_SPACE, EOS, UNK, Vocabulary
 
 MAX_TYPES = 5_000_000
@@ -73,12 +82,13 @@ class Encoder:
     sink   binary file that receives the ids
     words, bytes  array("i") [S], by sentence, as in `Text`
     events  ids written
+    dropped  words in bracketed notes that the tokenizer leaves out
     """
 
     def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary | None, sink: IO[bytes]) -> None:
         self.tokenizer, self.vocabulary, self._sink = tokenizer, vocabulary, sink
         self.words, self.bytes = array("i"), array("i")
-        self.events = 0
+        self.events = self.dropped = 0
         self.begin("the text")
         tokens = (UNK, EOS) if vocabulary is None else vocabulary.tokens
         as_bytes = isinstance(tokenizer, Words)
@@ -171,7 +181,9 @@ class Encoder:
     def _add_sentences(self, block: bytes) -> NDArray[np.int32]:
         """Any tokenizer, line by line: none, one or several sentences from each."""
         tokens: list[str] = []
+        style = self.tokenizer.style if isinstance(self.tokenizer, Prose) else None
         for line in block.decode().split("\n")[:-1]:
+            self.dropped += style.dropped(line) if style else 0
             spans = self.tokenizer.spans(line)
             for start, end in spans:
                 piece = line[start:end]

@@ -1,7 +1,8 @@
 """Where sentences end in running prose, and what its tokens are: pure functions on one line (a paragraph).
 
-Not a tokenizer by itself (tokenizers.Prose is), not for hard-wrapped text (a line end always ends a
-sentence), and tuned to English: other alphabets work, but only English abbreviations are known.
+Not a tokenizer by itself (tokenizers.Prose is), not for hard-wrapped lines (a line end always ends a
+sentence; paragraphs.py joins them), and tuned to English: other alphabets work, but only English
+abbreviations are known.
 
 A sentence ends after . ? ! or … (and any closing quotes or brackets) before a blank, when what follows
 does not begin with a small letter, except after
@@ -15,6 +16,8 @@ does not begin with a small letter, except after
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 Span = tuple[int, int]
 
@@ -115,3 +118,67 @@ def _ends_sentence(line: str, start: int, end: re.Match[str], after: int) -> boo
         return True
     following = _LETTERS.match(line, follows)
     return following is not None and following[0].lower() in _STARTERS
+
+
+@dataclass(frozen=True)
+class Style:
+    """How prose is read; ’ inside a word always becomes '.
+
+    numbers    True: each number is the token N; False: numbers stay as they are
+    lowercase  True: capital letters are lowered
+    brackets   True: what stands in square brackets is read like the rest; False: left out, as stage notes
+    wrapped    whether a file's lines are joined to paragraphs (paragraphs.py); None: where they look wrapped
+    """
+
+    numbers: bool = True
+    lowercase: bool = True
+    brackets: bool = False
+    wrapped: bool | None = None
+
+    def shown(self, line: str) -> str:
+        """The line without what is left out; offsets stay what they were."""
+        return line if self.brackets else hide_notes(line)
+
+    def spans(self, line: str) -> list[Span]:
+        """Spans [start, end) of the sentences of a line; together they are the whole line."""
+        line = self.shown(line)
+        spans: list[Span] = []
+        for start, end in sentence_spans(line):
+            if spans and line[start:end].isspace():
+                spans[-1] = (spans[-1][0], end)
+            else:
+                spans.append((start, end))
+        return spans
+
+    def normal(self, text: str) -> str:
+        """The token of a word, number or mark of the text."""
+        if text[0].isdecimal():
+            return "N" if self.numbers else text
+        text = text.lower() if self.lowercase else text
+        return text.replace("’", "'") if len(text) > 1 else text
+
+    def dropped(self, line: str) -> int:
+        """Words of a line that are left out."""
+        if self.brackets or "[" not in line:
+            return 0
+        return sum(len(note[0].split()) for note in _NOTE.finditer(line))
+
+    def as_json(self) -> dict[str, bool | None]:
+        """The numbers, as models saved before know them, and what is not usual."""
+        return {"numbers": self.numbers} | {n: v for n, v in asdict(self).items() if v != asdict(Style())[n]}
+
+
+_NO_BLANK_BEFORE = frozenset(".,;:?!)]}%”’…-—–")
+_NO_BLANK_AFTER = frozenset("([{$“‘#-—–")
+
+
+def as_printed(tokens: Sequence[str]) -> str:
+    """Tokens as readable text, blanks only where print has them."""
+    text, glue, quoted = "", True, False
+    for token in tokens:
+        if token == '"':
+            quoted = not quoted
+        before = token in _NO_BLANK_BEFORE or (token == '"' and not quoted)
+        text += token if glue or before else " " + token
+        glue = token in _NO_BLANK_AFTER or (token == '"' and quoted)
+    return text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from elman.errors import TextError
 from elman.text.builtin import BUILTIN, Builtin, find_builtin
 from elman.text.opening import Progress, Source, content_digest, name_of, read_once
+from elman.text.paragraphs import Looks, looks, peek
 from elman.text.reading import BLOCK, open_blocks
 
 Blocks = Callable[[Progress | None], Iterator[bytes]]
@@ -31,7 +33,8 @@ class CorpusSource:
     sizes    bytes of each part as stored, for progress; 0 where unknown
     content  SHA-256 of the content, hexadecimal; "" where it is not known beforehand (a pipe, standard input)
     origin   what it is and how it was split; a single part is described after the split
-    tokenizer, vocabulary_size  defaults of this source
+    tokenizer  default of this source
+    looks    what a text of the user's own looks like; None for a built-in one
     """
 
     name: str
@@ -41,8 +44,8 @@ class CorpusSource:
     content: str
     origin: str
     tokenizer: str = "words"
-    vocabulary_size: int | None = None
     notes: tuple[str, ...] = ()
+    looks: Looks | None = None
 
 
 def find_corpus(source: str | Path) -> CorpusSource:
@@ -55,7 +58,10 @@ def find_corpus(source: str | Path) -> CorpusSource:
     where: Source = "-" if source == "-" else Path(source)
     if read_once(where):
         name = name_of(where)
-        return CorpusSource(str(source), (name,), (_opener(where),), (0,), "", name)
+        sample, blocks = peek(open_blocks(where))
+        seen = looks(sample)
+        once: tuple[Blocks] = (lambda progress: blocks,)
+        return CorpusSource(str(source), (name,), once, (0,), "", name, usual_tokenizer(seen), looks=seen)
     path = Path(source)
     try:
         folder, exists = path.is_dir(), path.exists()
@@ -67,11 +73,29 @@ def find_corpus(source: str | Path) -> CorpusSource:
         return _folder(path)
     if not exists:
         raise _absent(str(source), path)
-    digest = content_digest(path)
-    opener = _opener(path, digest)
+    seen, digest = looks_of(path), content_digest(path)
     return CorpusSource(
-        str(source), (str(path),), (opener,), (path.stat().st_size,), digest, f"file {path.name}"
+        str(source),
+        (str(path),),
+        (_opener(path, digest),),
+        (path.stat().st_size,),
+        digest,
+        f"file {path.name}",
+        usual_tokenizer(seen),
+        looks=seen,
     )
+
+
+def looks_of(path: Path) -> Looks:
+    """What a file looks like, by its beginning. Raises TextError."""
+    sample, blocks = peek(open_blocks(path))
+    with closing(blocks):
+        return looks(sample)
+
+
+def usual_tokenizer(seen: Looks) -> str:
+    """What a text of the user's own is cut by, unless told otherwise."""
+    return "prose" if seen.prose else "words"
 
 
 def _absent(name: str, path: Path) -> TextError:
@@ -106,6 +130,7 @@ def _folder(folder: Path) -> CorpusSource:
                 remedy="rename the files so, or give one text file: it is split for you.",
             )
         paths.append(found[0])
+    seen = looks_of(paths[0])
     digests = [content_digest(path) for path in paths]
     return CorpusSource(
         str(folder),
@@ -114,6 +139,8 @@ def _folder(folder: Path) -> CorpusSource:
         tuple(path.stat().st_size for path in paths),
         hashlib.sha256(" ".join(digests).encode()).hexdigest(),
         f"folder {folder.name}, split as it came ({', '.join(path.name for path in paths)})",
+        usual_tokenizer(seen),
+        looks=seen,
     )
 
 
@@ -137,7 +164,6 @@ def _builtin(corpus: Builtin) -> CorpusSource:
         f"{corpus.title}: {counts} documents for train/valid/test; "
         "of every 20 in order the 10th is valid, the 20th test",
         corpus.tokenizer,
-        corpus.vocabulary_size,
         notes,
     )
 

@@ -6,14 +6,15 @@ blank as ␣.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
 from elman.errors import FormatError, OptionError, TextError
 from elman.text.bpe import guarded, load_bpe, train_bpe
-from elman.text.prose import TOKEN, hide_notes, sentence_spans
+from elman.text.paragraphs import as_paragraphs
+from elman.text.prose import TOKEN, Style, as_printed
 from elman.text.tokens import Token as Token
 from elman.text.tokens import Tokenizer as Tokenizer
 from elman.text.tokens import Unit as Unit
@@ -55,56 +56,33 @@ def require_no_marks(words: Iterable[str], where: str = "") -> None:
 
 
 class Prose(Tokenizer):
-    """Running prose, one paragraph a line: sentences are found (prose.py), stage notes in brackets removed,
-    letters lowered, ’ inside a word becomes ', numbers become N.
-
-    numbers  True: each number is the token N; False: numbers stay as they are
-    """
+    """Running prose, one paragraph a line, read as its style says (prose.py)."""
 
     name = "prose"
     unit = "word"
+    lost = "blanks, and where the style says so capital letters, numbers and notes in brackets"
 
-    def __init__(self, numbers: bool = True) -> None:
-        self.numbers = numbers
+    def __init__(self, numbers: bool = True, **others: Any) -> None:
+        self.style = Style(numbers, **others)
+
+    def paragraphs(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
+        return as_paragraphs(blocks, self.style.wrapped)
 
     def spans(self, line: str) -> list[tuple[int, int]]:
-        line = hide_notes(line)
-        spans: list[tuple[int, int]] = []
-        for start, end in sentence_spans(line):
-            if spans and line[start:end].isspace():
-                spans[-1] = (spans[-1][0], end)
-            else:
-                spans.append((start, end))
-        return spans
+        return self.style.spans(line)
 
     def tokens(self, piece: str) -> list[Token]:
-        found = TOKEN.finditer(hide_notes(piece))
-        return [Token(self._normal(match[0]), match.start(), match.end()) for match in found]
+        found = TOKEN.finditer(self.style.shown(piece))
+        return [Token(self.style.normal(match[0]), match.start(), match.end()) for match in found]
 
     def texts(self, piece: str) -> list[str]:
-        return [self._normal(text) for text in TOKEN.findall(hide_notes(piece))]
-
-    def _normal(self, text: str) -> str:
-        if text[0].isdecimal():
-            return "N" if self.numbers else text
-        return text.lower().replace("’", "'") if len(text) > 1 else text.lower()
+        return [self.style.normal(text) for text in TOKEN.findall(self.style.shown(piece))]
 
     def join(self, tokens: Sequence[str]) -> str:
-        text, glue, quoted = "", True, False
-        for token in tokens:
-            if token == '"':
-                quoted = not quoted
-            before = token in _NO_BLANK_BEFORE or (token == '"' and not quoted)
-            text += token if glue or before else " " + token
-            glue = token in _NO_BLANK_AFTER or (token == '"' and quoted)
-        return text
+        return as_printed(tokens)
 
     def as_json(self) -> dict[str, Any]:
-        return {"name": self.name, "numbers": self.numbers}
-
-
-_NO_BLANK_BEFORE = frozenset(".,;:?!)]}%”’…-—–")
-_NO_BLANK_AFTER = frozenset("([{$“‘#-—–")
+        return {"name": self.name, **self.style.as_json()}
 
 
 class Characters(Tokenizer):
@@ -208,7 +186,7 @@ TOKENIZERS: dict[str, type[Tokenizer]] = {kind.name: kind for kind in (Words, Pr
 
 
 def get_tokenizer(name: str, **options: Any) -> Tokenizer:
-    """The tokenizer of that name: Prose takes `numbers`, BPE takes `model`. Raises OptionError."""
+    """The tokenizer of that name: Prose and BPE take options (see there). Raises OptionError."""
     if name not in TOKENIZERS:
         near = get_close_matches(name, TOKENIZERS, 1)
         raise OptionError(
@@ -232,8 +210,9 @@ def tokenizer_from_json(value: object) -> Tokenizer:
     ):
         raise FormatError(f"tokenizer: expected an object with a known `name`, found {value!r:.80}.")
     options = {key: option for key, option in value.items() if key != "name"}
-    if "numbers" in options and type(options["numbers"]) is not bool:
-        raise FormatError("tokenizer: `numbers` must be true or false.")
+    for name, option in options.items():
+        if name != "model" and type(option) is not bool:
+            raise FormatError(f"tokenizer: `{name}` must be true or false.")
     try:
         return get_tokenizer(value["name"], **options)
     except OptionError as error:

@@ -6,7 +6,7 @@ A tokenizer knows no ids (vocabulary.py does) and reads no files. Those there ar
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 Unit = Literal["word", "character", "byte", "subword"]
@@ -25,6 +25,8 @@ class Tokenizer(ABC):
 
     name: ClassVar[str]
     unit: ClassVar[Unit]
+    lost: ClassVar[str] = ""
+    """What of a text its tokens do not tell, in words: bits per byte then are of less than the text."""
     blank_begins: ClassVar[bool] = False
     """Whether a blank is the beginning of the word after it, as where subwords hold both. Else it ends the
     word before it: it is what says that the word is over."""
@@ -33,6 +35,10 @@ class Tokenizer(ABC):
     def alphabet(self) -> Sequence[str]:
         """Every token that can come, where all are known beforehand: they belong to every vocabulary."""
         return ()
+
+    def paragraphs(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
+        """The lines of a file as this tokenizer takes them: as they are."""
+        return blocks
 
     def spans(self, line: str) -> list[tuple[int, int]]:
         """Spans [start, end) of the sentences; together they are the whole line."""

@@ -19,6 +19,8 @@ from elman.errors import FormatError, OptionError
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"
 MAX_TOKENS = 1_000_000
 MAX_TOKEN_LENGTH = 100_000
+RARE = 1000
+"""Events of a text for one of `<unk>`: fewer do not change what the text is like."""
 ASCII_SPACE = frozenset(" \t\n\r\v\f")
 """What a blank is, and so what separates words, as in KenLM; as in native/words.cpp and bytes.split().
 Other Unicode blanks, the no-break space among them, are letters of a word."""
@@ -62,7 +64,7 @@ class Vocabulary:
         *,
         sentences: int,
         size: int | None = None,
-        min_count: int = 1,
+        min_count: int | None = 1,
         alphabet: Sequence[str] = (),
     ) -> Vocabulary:
         """The vocabulary of a training text.
@@ -70,8 +72,9 @@ class Vocabulary:
         counts     how often each token occurs; a literal `<unk>` is counted as the unknown symbol
         sentences  how often `</s>` occurs
         size       keep the most frequent tokens so that V = size, specials included; None keeps all
-        min_count  keep tokens that occur at least so often
-        alphabet   tokens that belong to it even where the text has none
+        min_count  keep tokens that occur at least so often; None: where nothing else is `<unk>`, the rarest
+                   tokens are (see `rarest`)
+        alphabet   tokens that belong to it even where the text has none: nothing else exists
         Ties are broken by code point, so the result does not depend on the order of the text.
         Occurrences of tokens that are cut count for `<unk>`. Raises OptionError.
         """
@@ -79,13 +82,16 @@ class Vocabulary:
             raise OptionError(
                 f"vocabulary size {size} leaves no room beside {UNK} and {EOS}.", remedy="at least 3."
             )
-        if min_count < 1:
+        if min_count is not None and min_count < 1:
             raise OptionError(f"min_count is {min_count}.", remedy="give 1 or more.")
         words = ((token, count) for token, count in counts.items() if token not in (UNK, EOS) and count > 0)
         always = dict.fromkeys(alphabet, 0)
         ranked = sorted((always | dict(words)).items(), key=lambda item: (-item[1], item[0]))
-        kept = [item for item in ranked if item[1] >= min_count or item[0] in always]
-        kept = kept[: None if size is None else size - 2]
+        room = len(ranked) if size is None else size - 2
+        if min_count is None:
+            trained = counts.get(UNK, 0) > 0 or len(ranked) > room or bool(always)
+            min_count = 1 if trained else rarest([count for _, count in ranked]) + 1
+        kept = [item for item in ranked if item[1] >= min_count or item[0] in always][:room]
         if len(kept) + 2 > MAX_TOKENS:
             raise OptionError(
                 f"the training text has {len(kept):,} different tokens; the limit is {MAX_TOKENS:,}.",
@@ -95,6 +101,12 @@ class Vocabulary:
         unknown = counts.get(UNK, 0) + sum(count for _, count in ranked) - sum(count for _, count in kept)
         tokens = (UNK, EOS, *(token for token, _ in kept))
         return cls(tokens, (unknown, sentences, *(count for _, count in kept)))
+
+    @property
+    def trained_unknown(self) -> int | None:
+        """Events of the training text that were `<unk>`: what its probability was learned from; None where
+        that is not known (a vocabulary read from an ARPA file)."""
+        return None if self.counts is None else int(self.counts[self.unk_id])
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -160,6 +172,20 @@ class Vocabulary:
         ):
             raise FormatError("vocabulary: `counts` is not a list of whole numbers from 0.")
         return cls(tokens, counts)
+
+
+def rarest(falling: Sequence[int]) -> int:
+    """How often tokens may occur to be left to `<unk>`, so that it is trained at all; from falling counts.
+
+    Once, in nearly every text: what is new in the next text is about as much (Good 1953). Where no token
+    occurs once, as often as the rarest, if these are a thousandth of the text at most. 0 (none) where they
+    are more, or all.
+    """
+    if not falling or falling[0] == falling[-1]:
+        return 0
+    least = falling[-1]
+    lost = least * sum(1 for count in falling if count == least)
+    return least if least == 1 or lost * RARE <= sum(falling) else 0
 
 
 def _validate(tokens: tuple[str, ...]) -> None:
