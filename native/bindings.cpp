@@ -192,8 +192,10 @@ NB_MODULE(_native, m) {
         return names;
     });
     m.def("boundaries", [](const std::string& instruction_set) {
+        const elman::Kernels* kernels = elman::find(instruction_set.c_str());
+        if (!kernels) throw nb::value_error("no kernels of this name");
         nb::dict sizes;
-        for (const auto* one = kernels_of(instruction_set).boundaries; one->name; one++) sizes[one->name] = one->size;
+        for (const auto* one = kernels->boundaries; one->name; one++) sizes[one->name] = one->size;
         return sizes;
     }, "instruction_set"_a);
     m.def("use", [](const std::string& name) { return elman::use(name.c_str()); }, "instruction_set"_a);

@@ -50,7 +50,7 @@ def steps(folder: Path) -> int:
 
 @pytest.mark.parametrize(("number", "status"), ENDS)
 def test_train_saves_and_resumes_exactly(tmp_path: Path, text: Path, number: int, status: int) -> None:
-    flags = ("train", text, *SMALL, "--epochs", "5")
+    flags = ("train", text, *SMALL, "--epochs", "25")
     assert start(*flags, "--save", tmp_path / "whole", stderr=subprocess.DEVNULL).wait(120) == 0
     with start(*flags, "--save", tmp_path / "run", stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         until(lambda: steps(tmp_path / "run") > 0)
@@ -93,6 +93,7 @@ def test_compare_and_its_children_save(
     flags = ("compare", text, "--models", "rnn,gru", "--preset", "default", "--jobs", jobs, "--save", folder)
     with start(*flags, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         until(lambda: len(list(folder.glob("*/run/best"))) == jobs)
+        until(lambda: all(steps(path.parent) > 0 for path in folder.glob("*/run/best")))
         before = [steps(path.parent) for path in sorted(folder.glob("*/run/best"))]
         process.send_signal(number)
         _, err = process.communicate(timeout=90)
