@@ -1,8 +1,8 @@
 """Encoded corpora on disk: memory-mapped ids, built once, found again under a key of content and settings.
 
-A folder of raw little-endian int32 files, corpus.json with a checksum of each, and corpus.crc32, the
-checksum of that. It is written under another name and renamed, so a half-written one is never found; a
-damaged one is built again. Deleting the cache folder is always safe.
+A folder of raw little-endian int32 files and corpus.json with a checksum of each. It is written under
+another name and renamed, so a half-written one is never found; a damaged one is built again. Deleting
+the cache folder is always safe.
 """
 
 from __future__ import annotations
@@ -49,16 +49,9 @@ def read_cache(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[np.int32
     try:
         if not folder.is_dir():
             return None
-<<<<<<< HEAD
         description = json.loads((folder / "corpus.json").read_text("utf-8"))
         if description.pop("sha256") != _digest(description):
             raise DamagedCache(f"{folder}: corpus.json is not what was written")
-=======
-        text = (folder / "corpus.json").read_bytes()
-        if zlib.crc32(text) != int((folder / "corpus.crc32").read_text("ascii"), 16):
-            raise DamagedCache(f"{folder / 'corpus.json'} is not what was written")
-        description = json.loads(text)
->>>>>>> 8e6430d (A cached corpus whose description was damaged is built again: corpus.json has a checksum of its own)
         arrays: dict[str, NDArray[np.int32]] = {}
         for name in _FILES:
             path, recorded = folder / f"{name}.i32", description["files"][name]
@@ -73,25 +66,19 @@ def read_cache(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[np.int32
 def write_description(
     folder: Path, description: dict[str, Any], words: array[int], sizes: array[int]
 ) -> None:
-    """Finish a folder that holds whole.i32: the counts by sentence, checksums, corpus.json and its own."""
+    """Finish a folder that already holds whole.i32: the counts by sentence, checksums, corpus.json last."""
     for name, values in (("words", words), ("bytes", sizes)):
         np.frombuffer(values, dtype=np.int32).astype("<i4").tofile(folder / f"{name}.i32")
     description["files"] = {
         name: {"bytes": path.stat().st_size, "crc32": checksum(path)}
         for name, path in ((name, folder / f"{name}.i32") for name in _FILES)
     }
-<<<<<<< HEAD
     whole = description | {"sha256": _digest(description)}
     (folder / "corpus.json").write_text(json_text(whole), encoding="utf-8")
 
 
 def _digest(description: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
-=======
-    text = json.dumps(description, ensure_ascii=False).encode()
-    (folder / "corpus.json").write_bytes(text)
-    (folder / "corpus.crc32").write_text(f"{zlib.crc32(text):08x}\n", "ascii")
->>>>>>> 8e6430d (A cached corpus whose description was damaged is built again: corpus.json has a checksum of its own)
 
 
 def building_folder(root: Path) -> Path:
