@@ -68,6 +68,24 @@ def test_a_damaged_cache_is_built_again(tmp_path: Path, name: str, damage: str) 
 
 
 @pytest.mark.parametrize(
+    ("old", "new"),
+    [(b'"</s>", "', b'"</s>", "x'), (b'"sentences": [0, ', b'"sentences": [0, 1'), (b"{", b"[" * 99999)],
+)
+def test_damage_that_is_still_a_description_is_seen(tmp_path: Path, old: bytes, new: bytes) -> None:
+    """Another word, other splits: numbers would be wrong without a word. And what JSON cannot be read of."""
+    path, cache = write(tmp_path / "one.txt", "\n".join(LINES)), tmp_path / "cache"
+    first = load_corpus(path, cache=cache)
+    (entry,) = (cache / "corpora").iterdir()
+    raw = (entry / "corpus.json").read_bytes()
+    assert old in raw
+    write(entry / "corpus.json", raw.replace(old, new, 1))
+    again = load_corpus(path, cache=cache)
+    assert again.vocabulary == first.vocabulary
+    assert again.train.ids.tolist() == first.train.ids.tolist()
+    assert any("damaged" in note for note in again.notes)
+
+
+@pytest.mark.parametrize(
     "change", [{"sentences": 3}, {"events": [0]}, {"tokenizer": {}}, {"vocabulary": None}]
 )
 def test_a_cache_that_lies_is_built_again(tmp_path: Path, change: dict[str, object]) -> None:

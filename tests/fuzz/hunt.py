@@ -70,6 +70,7 @@ def main() -> None:
         "artifact_prefix": f"{crashes}/",
         "dict": marks,
         "reload": 0,
+        "len_control": 0,
         "close_fd_mask": 0,
     }
     arguments = [sys.argv[0], *(f"-{option}={value}" for option, value in options.items()), str(grown)]

@@ -61,6 +61,9 @@ TARGETS = {
     "question": "http",
     "connection": "http",
     "options": "options",
+    "message": "channel",
+    "cached": "kept",
+    "compared": "kept",
 }
 """The module of each target; the target is its attribute of that name in capitals."""
 
