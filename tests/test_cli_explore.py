@@ -162,8 +162,8 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
     ("arguments", "says"),
     [
         ((), "explore needs a model"),
-        (("MODEL", "--port", "65536"), "--port 65536 is no port"),
-        (("MODEL", "--port", "-1"), "--port -1 is no port"),
+        (("MODEL", "--port", "65536"), "--port 65536 is out of range"),
+        (("MODEL", "--port", "-1"), "--port -1 is out of range"),
         (("MODEL", "--port", "x"), "x"),
         (("MODEL", "--state", "keep"), "keep"),
         (("MODEL", "--text", "TEXT"), "--text belongs to --export"),

@@ -164,8 +164,8 @@ def test_mistakes_without_models(capsys, options: tuple[object, ...], says: str)
     [
         (("--nhid", 3), "--nhid does nothing here: models are read as they are"),
         (("--gate-bias", 0), "--gate-bias does nothing here"),
-        (("--lags", 100_000), "too few for a passage of 100,020"),
-        (("--passages", 0), "passages 0"),
+        (("--lags", 10_000), "too few for a passage of 10,020"),
+        (("--passages", 0), "--passages 0 is out of range"),
     ],
     ids=str,
 )

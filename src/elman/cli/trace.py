@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Interval
 
 from elman.cli.app import Json, app, emit, examples, messages
 from elman.cli.models_and_text import ArpaOptions, Sources, load, models_and_source, short_names
+from elman.cli.ranges import Place
 from elman.errors import OptionError, TextError
 
 if TYPE_CHECKING:
@@ -31,9 +34,9 @@ TOP = 10
 def trace_command(
     *models_and_text: Sources,
     state: Literal["carry", "reset"] = "carry",
-    first: int = 0,
-    last: int | None = None,
-    top: int = TOP,
+    first: Place = 0,
+    last: Place | None = None,
+    top: Annotated[int, Interval(ge=1, le=1_000_000)] = TOP,
     detail: bool = True,
     html: Path | None = None,
     arpa: ArpaOptions | None = None,

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Interval
 from numpy.typing import NDArray
 
 from elman.errors import OptionError, TextError
@@ -40,14 +41,14 @@ class TextSettings:
 
     tokenizer: Literal["words", "prose", "characters", "bytes", "bpe"] | None = None
     """What a token is. By default words between blanks for files, prose or characters for built-ins."""
-    vocabulary_size: int | None = None
+    vocabulary_size: Annotated[int, Interval(ge=0, le=MAX_TOKENS)] | None = None
     """Most frequent tokens kept, the unknown symbol and sentence end included; 0: all. By default 10000 for
     built-in prose, all for the rest."""
-    min_count: int = 1
+    min_count: Annotated[int, Interval(ge=1, le=10**9)] = 1
     """Tokens that the training part holds less often become the unknown symbol."""
     numbers: bool = True
     """Prose: every number becomes the token N."""
-    bpe_size: int = 8000
+    bpe_size: Annotated[int, Interval(ge=256, le=100_000)] = 8000
     """BPE: subwords learned at most, the 256 bytes included."""
 
     def __post_init__(self) -> None:
