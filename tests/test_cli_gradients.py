@@ -195,3 +195,15 @@ def test_without_matplotlib(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     code, _, err = run(capsys, "--figure", "x.svg")
     assert code == 2
     assert "matplotlib is not installed" in err
+
+
+@pytest.mark.parametrize(("spectra", "panels"), [(0, 2), (1, 3)])
+def test_a_panel_that_would_be_empty_is_not_drawn(
+    folder: Path, capsys, tmp_path: Path, spectra: int, panels: int
+) -> None:
+    pytest.importorskip("matplotlib")
+    figure = tmp_path / "flow.svg"
+    small = ("--lags", 10, "--passages", 1, "--losses", 1, "--spectra", spectra)
+    code, _, err = run(capsys, folder / "gru" / "run", folder / "text.txt", *small, "--figure", figure)
+    assert code == 0, err
+    assert figure.read_text("utf-8").count('id="axes_') == panels
