@@ -374,7 +374,7 @@ def test_a_wrong_kernel_ends_the_command(capsys, monkeypatch: pytest.MonkeyPatch
         (("--peers", "caffe"), "there is no peer 'caffe'"),
         (("--rounds", "0"), "--rounds 0 is out of range"),
         (("--threads", "0"), "--threads 0 is out of range"),
-        (("--threads", "5000"), "--threads 5,000 is out of range"),
+        (("--threads", "5000"), "--threads 5000 is out of range"),
         (("--save", "absent/speed.json"), "cannot be written"),
         (("--rounds", "many"), "many"),
     ],

@@ -264,6 +264,7 @@ def test_other_lines_are_passed_on_until_the_child_has_greeted(capsys: pytest.Ca
     reading = Reading()
     assert reading.message("Grüße\n".encode()) is None
     assert reading.message(b"\xff\n") is None
+    assert reading.message(b"\n") is None  # the child's own: ends half a line of others
     assert capsys.readouterr().err == "Grüße\n\ufffd\n"
     assert reading.message(b'{"event": "hello"}\n') == Hello()
     with pytest.raises(Misunderstood):

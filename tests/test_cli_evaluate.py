@@ -220,7 +220,7 @@ def test_standard_input_is_read_once_for_all_models(
         (("words", "empty.txt"), "there is no word in it"),
         (("words", "utf16.txt"), "is UTF-16 text"),
         (("words", "marks.txt"), "</s> is a mark of Elman's own"),
-        (("words", "text.txt", "--batch-size", "0"), "batch size 0 is below 1"),
+        (("words", "text.txt", "--batch-size", "0"), "--batch-size 0 is out of range"),
         (("words", "text.txt", "--state", "kept"), "Invalid value"),
         (("words", "text.txt", "--unknown", "drop"), "Invalid value"),
         (("words", "corpus", "--split", "dev"), "Invalid value"),

@@ -164,8 +164,8 @@ def test_mistakes_without_models(capsys, options: tuple[object, ...], says: str)
     [
         (("--nhid", 3), "--nhid does nothing here: models are read as they are"),
         (("--gate-bias", 0), "--gate-bias does nothing here"),
-        (("--lags", 100_000), "too few for a passage of 100,020"),
-        (("--passages", 0), "passages 0"),
+        (("--lags", 10_000), "too few for a passage of 10,020"),
+        (("--passages", 0), "--passages 0 is out of range"),
     ],
     ids=str,
 )
@@ -195,3 +195,15 @@ def test_without_matplotlib(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     code, _, err = run(capsys, "--figure", "x.svg")
     assert code == 2
     assert "matplotlib is not installed" in err
+
+
+@pytest.mark.parametrize(("spectra", "panels"), [(0, 2), (1, 3)])
+def test_a_panel_that_would_be_empty_is_not_drawn(
+    folder: Path, capsys, tmp_path: Path, spectra: int, panels: int
+) -> None:
+    pytest.importorskip("matplotlib")
+    figure = tmp_path / "flow.svg"
+    small = ("--lags", 10, "--passages", 1, "--losses", 1, "--spectra", spectra)
+    code, _, err = run(capsys, folder / "gru" / "run", folder / "text.txt", *small, "--figure", figure)
+    assert code == 0, err
+    assert figure.read_text("utf-8").count('id="axes_') == panels

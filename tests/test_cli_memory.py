@@ -107,7 +107,7 @@ def test_short_names() -> None:
     [
         (("--histories", 3, 2), "do not rise"),
         (("--histories", 100_000), "none has 100,000 before it"),
-        (("--events", 0), "0 events cannot be predicted"),
+        (("--events", 0), "--events 0 is out of range"),
         (("--wrong",), "unknown option: --wrong"),
         (("--figure", "picture.docx"), "picture.docx is no kind of picture"),
     ],

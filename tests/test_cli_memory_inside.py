@@ -176,11 +176,11 @@ def test_mistakes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (("connectivity", gru, " "), "the text is empty"),
         (("connectivity", gru, folder / "no.txt"), "no.txt does not exist"),
         (("connectivity", gru, "w001 " * 300), "300 tokens are too many"),
-        (("connectivity", gru, PHRASE, "--exchanges", 0), "0 exchanges"),
+        (("connectivity", gru, PHRASE, "--exchanges", 0), "--exchanges 0 is out of range"),
         (("units", kn2, text, PHRASE), "no gates"),
         (("units", gru, text, PHRASE, "--part", "c"), "no state 'c'"),
         (("units", gru, text, PHRASE, "--first", 4, "--last", 9), "no stretch of a text of 6 tokens"),
-        (("units", gru, text, PHRASE, "--threshold", -1), "switches no unit"),
+        (("units", gru, text, PHRASE, "--threshold", -1), "--threshold -1 is out of range"),
     ):
         code, out, err = run(capsys, *arguments)
         assert (code, out) == (2, ""), arguments

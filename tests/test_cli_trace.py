@@ -126,3 +126,14 @@ def test_what_stands_before_a_reserved_word_is_traced_and_its_line_told(folder: 
         code, out, err = run(capsys, folder / "lstm" / "run", folder / "bad.txt", *options)
         assert (code, out) == (2, "")
         assert "line 21: the word </s>" in " ".join(err.split())
+
+
+@pytest.mark.parametrize(("options", "listed"), [((), 3), (("--top", 1), 1), (("--top", 7), 7)])
+def test_the_table_lists_as_many_as_were_asked_for(
+    folder: Path, capsys, options: tuple[object, ...], listed: int
+) -> None:
+    code, out, _ = run(capsys, folder / "gru" / "run", folder / "text.txt", *options)
+    rows = [line for line in out.splitlines() if " %" in line]
+    assert code == 0
+    assert len(rows) > 3
+    assert {line.count(" %") for line in rows} == {listed}

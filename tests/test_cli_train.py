@@ -334,3 +334,18 @@ def test_every_backend_can_be_chosen(capsys: pytest.CaptureFixture[str], folder:
     if backend != "auto":
         assert f"(kernels: {native.running()})" in capsys.readouterr().out
     assert load_model("run").config.backend == backend  # type: ignore[attr-defined]
+
+
+def test_what_is_done_otherwise_than_it_sounds_is_told(
+    capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from elman.kernels import native
+
+    flags = (str(folder), *SMALL, "--max-steps", "2", "--precision", "bf16")
+    assert run_cli("train", *flags) == 0
+    err = " ".join(capsys.readouterr().err.split())
+    assert "--max-steps 2 cuts the cosine schedule short: it is planned for the" in err
+    rounds = not native.available() or native.require().bf16_is_faster()
+    assert ("compute in float32 all the same" in err) == (not rounds)
+    assert run_cli("train", *flags, "--backend", "torch", "--schedule", "constant") == 0
+    assert "note: --" not in capsys.readouterr().err

@@ -79,14 +79,15 @@ def test_read_and_trace_are_those_of_the_trace(folder: Path, tmp_path: Path, sta
     for key, document in found.items():
         name = names[int(key[1])]
         shallow = TraceOptions(state=state, gates=False, gradients=False)
-        assert (
-            document
-            == trace(load_model(folder / name), LINES, name=Path(name).stem, options=shallow).as_json()
-        )
+        assert document == trace(
+            load_model(folder / name), LINES, name=Path(name).stem, options=shallow
+        ).as_json(decimals=3)
         assert (document["total"], document["layers"], document["gradients"]) == (EVENTS, [], None)
     for key, name in (("m1", "gru"), ("m3", "kn3.arpa")):
         deep = TraceOptions(state=state, first=2, last=7)
-        expected = trace(load_model(folder / name), LINES, name=Path(name).stem, options=deep).as_json()
+        expected = trace(load_model(folder / name), LINES, name=Path(name).stem, options=deep).as_json(
+            decimals=3
+        )
         assert answer(question("trace", model=key, state=state, first=2, last=7)) == expected
     with pytest.raises(OptionError, match="not in a text of 9 tokens"):
         answer(question("trace", model="m0", first=0, last=EVENTS + 1))

@@ -238,3 +238,74 @@ def test_a_caption_is_whole_in_a_small_window(browser: Any, site: Site) -> None:
         assert edges
         assert all(right <= room + 0.5 for right, room in edges), edges
     context.close()
+
+
+@pytest.mark.parametrize(("model", "units"), [("m0", 11), ("m1", 9), ("m2", 7)])
+def test_no_single_number_of_the_old_state_flows_into_the_gates(page: Any, model: str, units: int) -> None:
+    """U h sums over all units: U and W are drawn, with how many units U sums."""
+    go(page, f"view=cell&preset=step&model={model}&unit=2&token=5")
+    nodes = page.locator(".cell .node text").all_text_contents()
+    assert nodes.count("U") == nodes.count("W") == 1
+    told = page.locator(".cell .value").all_text_contents()
+    assert f"U sums hₜ₋₁ of all {units} units" in told
+    own = [text for text in told if text.startswith("hₜ₋₁ = ")]
+    assert len(own) == (1 if model == "m1" else 0), "only the GRU keeps a share of the unit's own h"
+
+
+def test_all_units_that_stay_on_can_be_listed(page: Any, site: Site) -> None:
+    """The sentence counts them all; 32 are listed at first, and a button lists the rest."""
+    found = {"units": [{"unit": k, "sign": 1, "mean": 0.9} for k in range(65)], "common": 0, "matches": []}
+    site.fail = lambda kind: (200, found) if kind == "similar" else None
+    go(page, "view=memory&preset=again&model=m0&from=2&to=3&threshold=0.3")
+    page.wait_for_function("() => document.querySelector('#panel-memory').innerText.includes('65 units')")
+    listed = page.locator("#panel-memory .chips button")
+    assert listed.count() == 33
+    assert listed.last.inner_text() == "33 more"
+    listed.last.click()
+    page.wait_for_function("() => document.querySelectorAll('#panel-memory .chips button').length === 65")
+
+
+def test_an_old_error_does_not_stand_beside_the_next(page: Any, site: Site) -> None:
+    site.fail = lambda kind: (504, {"error": {"cause": "too slow.", "reason": "", "remedy": "less."}})
+    page.fill("#text", "we will")
+    page.click("#ask .primary")
+    page.wait_for_selector("#error .problem")
+    page.fill("#text", "we " * 2000)
+    page.click("#ask .primary")
+    page.wait_for_function(
+        "() => document.querySelector('#text-count').textContent.includes('nothing was read')"
+    )
+    assert page.locator("#error .problem").count() == 0
+    page.told.clear()  # the browser itself logs the failed request
+
+
+def test_every_tab_is_in_sight_in_a_small_window(browser: Any, site: Site) -> None:
+    context = browser.new_context(viewport={"width": 400, "height": 800})
+    context.route("**/*", site.serve)
+    with watched(context) as page:
+        go(page, "")
+        boxes = [tab.bounding_box() for tab in page.locator("#tabs button").all()]
+        assert len(boxes) == len(made.VIEWS)
+        assert all(box["x"] >= 0 and box["x"] + box["width"] <= 400 for box in boxes)
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_scale_of_the_triangles_begins_with_the_colour_of_no_gradient(
+    browser: Any, site: Site, scheme: str
+) -> None:
+    """Whether that is the palest or the darkest: what the page says of it holds in both."""
+    context = browser.new_context(color_scheme=scheme)
+    context.route("**/*", site.serve)
+    with watched(context) as page:
+        go(page, "view=gradients&preset=again&model=m2&token=9")
+        row = page.evaluate(
+            "[...document.querySelector('#panel-gradients .ramp').getContext('2d')"
+            ".getImageData(0, 0, 256, 1).data]"
+        )
+        least, most = ("#" + bytes(row[k : k + 3]).hex() for k in (0, 4 * 255))
+        assert (least, most) == (page.evaluate("Elman.css('--s0')"), page.evaluate("Elman.css('--s8')"))
+        told = page.inner_text("#panel-gradients .how")
+        assert "from least, at its left end, to most" in told
+        assert "pale" not in told
+    context.close()

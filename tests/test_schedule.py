@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from elman.errors import OptionError
 from elman.training.config import TrainConfig, parse_train_config
-from elman.training.schedule import learning_rate
+from elman.training.schedule import cut_short, learning_rate
 
 
 def rate(config: TrainConfig, step: int = 0, steps: int = 100, epoch: int = 0, setbacks: int = 0) -> float:
@@ -129,3 +129,21 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
 def test_a_configuration_is_frozen() -> None:
     with pytest.raises(ValidationError):
         TrainConfig().lr = 3.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"schedule": "cosine", "max_steps": 99}, True),
+        ({"schedule": "one-cycle", "max_steps": 99}, True),
+        ({"schedule": "cosine", "max_steps": 100}, False),
+        ({"schedule": "cosine"}, False),
+        ({"schedule": "constant", "max_steps": 5}, False),
+    ],
+)
+def test_a_schedule_that_is_cut_short_is_told(options: dict[str, Any], told: bool) -> None:
+    notes = cut_short(TrainConfig(epochs=4, **options), 100)
+    assert len(notes) == told
+    if told:
+        assert "--max-steps 99 cuts" in notes[0]
+        assert "the 100 updates of --epochs 4" in notes[0]

@@ -66,6 +66,12 @@ def test_side_by_side_is_one_by_one(corpus: tuple[Corpus, str], save: bool, tmp_
         assert np.array_equal(one.outcome.test, other.test), name
         assert one.outcome.facts.samples == other.facts.samples
     if folder is not None:
+        for name in ("gru", "feedforward"):  # weights and log, no optimizer and no checkpoint
+            (run,) = folder.glob(f"{name}-*/run")
+            assert (run / "log.jsonl").stat().st_size > 0
+            assert not list(run.glob("step-*")) and not (run / "best").exists()  # noqa: PT018
+            weights = sum(path.stat().st_size for path in run.parent.rglob("*") if path.is_file())
+            assert weights < 3 * together[name].outcome.facts.bytes + 40_000
         again = finished(text, Settings(save=folder, jobs=2, source=source))
         assert all(each.reused for each in again.values())
 

@@ -236,6 +236,23 @@ def test_the_format_is_pinned(cell: str) -> None:
     assert np.allclose(numbers(found), numbers(golden), rtol=2e-2, atol=2e-3)
 
 
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_states_and_gates_keep_every_bit_or_as_many_decimals_as_asked_for(cell: str) -> None:
+    found = trace(recurrent(cell), LINES, name=cell)
+    whole = json.loads(json.dumps(found.as_json()))
+    short = json.loads(json.dumps(found.as_json(decimals=3)))
+    assert (whole["decimals"], short["decimals"]) == (None, 3)
+    for layer, full, rounded in zip(found.layers, whole["layers"], short["layers"], strict=True):
+        for what in ("gates", "states", "initial"):
+            for name, array in getattr(layer, what).items():
+                read = np.array(full[what][name])
+                assert np.array_equal(read.astype(np.float32), array.astype(np.float32))
+                assert not np.array_equal(np.round(read, 6), read) or not read.any()
+                assert np.array_equal(rounded[what][name], np.round(array, 3))
+    digits = max(len(str(abs(value))) for value in np.ravel(whole["layers"][0]["states"]["h"]).tolist())
+    assert digits < 16  # of a float32, not of the float64 that holds it
+
+
 def keys(value: object) -> object:
     """The document with every number as its type."""
     if isinstance(value, dict):
@@ -256,9 +273,12 @@ def numbers(value: object) -> list[float]:
 def test_a_long_trace_is_small() -> None:
     model = recurrent("lstm", hidden_size=200, embedding_size=40).float()
     found: Trace = trace(model, ["w001 w002 w003"] * 50)
-    size = len(json.dumps(found.as_json(), separators=(",", ":")))
+    whole, page = (
+        len(json.dumps(found.as_json(decimals=decimals), separators=(",", ":"))) for decimals in (None, 3)
+    )
     assert len(found.rows) == 200
-    assert size < 5_000_000
+    assert page < 5_000_000
+    assert whole < 7_000_000
 
 
 def test_gradients_keep_their_digits_over_all_sizes() -> None:

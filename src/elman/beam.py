@@ -29,6 +29,7 @@ from elman.generate import (
 from elman.language_model import LanguageModel, require_no_nan, select
 
 LARGEST_BEAM = 10_000
+LARGEST_PENALTY = 10
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class BeamSettings:
         )
         require(self.length >= 1, f"--length {self.length} is below 1 token", "1 or more")
         require(
-            math.isfinite(self.length_penalty) and self.length_penalty >= 0,
-            f"--length-penalty {self.length_penalty:g} is not a number of 0 or more",
+            0 <= self.length_penalty <= LARGEST_PENALTY,
+            f"--length-penalty {self.length_penalty:g} is not a number from 0 to {LARGEST_PENALTY}",
             "0 (none) to 1 (the mean per token)",
         )
         if not 1 <= self.best <= self.beam:

@@ -20,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from elman.errors import ElmanError
 
+END = b"\n"
+"""What the child sends first: it ends half a line that others may have printed."""
 LINE_BYTES = 1 << 20
 """A message, or a line that others print, holds at most so much."""
 BODY_BYTES = 1 << 30
@@ -112,7 +114,7 @@ class Reading:
         except ValueError as error:  # pydantic's ValidationError is one
             if self._greeted:
                 raise Misunderstood from error
-            sys.stderr.write(line.decode("utf-8", "replace"))
+            sys.stderr.write("" if line == END else line.decode("utf-8", "replace"))
             return None
         if not self._greeted and not isinstance(message, Hello):
             raise Misunderstood
@@ -132,7 +134,7 @@ class Channel:
         os.dup2(nothing, 0)
         os.close(nothing)
         self._lost, self._left, self._sending = lost, False, threading.Lock()
-        self._write(b"\n")  # ends half a line that others may have printed
+        self._write(END)
         self.send(Hello())
 
     def order(self) -> Any:

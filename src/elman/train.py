@@ -20,6 +20,7 @@ from elman import run_folder
 from elman.errors import OptionError, of_memory
 from elman.evaluate import evaluate
 from elman.generate import GenerationSettings, samples
+from elman.kernels import native
 from elman.language_model import StatePolicy, perplexity
 from elman.text.corpus import Corpus, Text
 from elman.text.windows import Windows, carried_windows, sentence_windows
@@ -29,7 +30,7 @@ from elman.training.events import Event, Reason, Sampled, Saved, Started, Step, 
 from elman.training.interrupt import Interrupted, Interrupts
 from elman.training.place import Place
 from elman.training.resume import require_place
-from elman.training.schedule import learning_rate
+from elman.training.schedule import cut_short, learning_rate
 from elman.training.state import RunState
 from elman.training.update import clip_gradients, guard, window_loss
 
@@ -128,6 +129,10 @@ class _Training:
         if self._finished() is not None:
             done = state.progress.epoch
             notes.append(f"this run has finished after {done} epochs; more --epochs continue it.")
+        notes += cut_short(self.config, self.config.epochs * self.nominal)
+        backend = getattr(getattr(state.model, "config", None), "backend", "auto")
+        if self.config.precision == "bf16" and state.device.type == "cpu":
+            notes += native.keeps_float32(backend)
         return Started(
             epoch=state.progress.epoch,
             step=state.progress.step,

@@ -1,6 +1,6 @@
 """`make faults`: kills, failing calls and resumed runs; results/faults.json. One share of it runs in the tests.
 
-    python tests/faults/campaign.py [--share 1.0] [--seed 1] [--record results/faults.json]
+python tests/faults/campaign.py [--share 1.0] [--seed 1] [--record results/faults.json]
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from faults.server import KINDS, preload, prepare, trial  # noqa: E402
+from faults.server import KINDS, preload, prepare, trial
 
 KILLS, RESUMES = 1100, 1100
 
@@ -67,17 +67,18 @@ def failing_calls(
                 done = trial(scene.arguments, folder, at=at, kind=kind)
                 names[done.failed] += 1
                 where = f"{scene.name}, {kind} at call {at} ({done.failed})"
-                tally.note(f"failing calls: {kind}", [f"{where}: {w}" for w in faults(scene, folder, done, old, new)])
+                tally.note(
+                    f"failing calls: {kind}", [f"{where}: {w}" for w in faults(scene, folder, done, old, new)]
+                )
     return calls | {f"failed {name or 'nothing'}": count for name, count in sorted(names.items())}
 
 
 def killed(place: Path, share: float, draw: random.Random, tally: Tally) -> None:
     """SIGKILL at a random moment or at a writing call; trainings go on until they are done."""
-    from faults.scenes import CELLS, SCENES, content, faults, fresh, training
-    from training_example import final_state, same
-
     from elman.checkpoint import load_checkpoint
     from elman.run_folder import is_run
+    from faults.scenes import CELLS, SCENES, content, faults, fresh, training
+    from training_example import final_state, same
 
     old_place, wanted = place / "template", int(KILLS * share)
     whole: dict[str, Any] = {}
@@ -146,11 +147,11 @@ def killed(place: Path, share: float, draw: random.Random, tally: Tally) -> None
 def resumed(place: Path, share: float, draw: random.Random, tally: Tally) -> None:
     """At every step boundary of small runs: every cell, optimizer and way of reading, with dropout."""
     import torch
-    from training_example import final_state, make_config, make_corpus, same
 
     from elman.neural.feedforward import FeedforwardConfig, FeedforwardModel
     from elman.neural.recurrent import RecurrentConfig, RecurrentModel
     from elman.train import train
+    from training_example import final_state, make_config, make_corpus, same
 
     corpus, wanted = make_corpus(), int(RESUMES * share)
     optimizers: list[dict[str, Any]] = [

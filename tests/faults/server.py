@@ -41,15 +41,14 @@ def prepare() -> None:
     import torch
 
     torch.set_num_threads(1)
-    import elman.cli.app
     from elman.cli import VERBS
 
     for verb in VERBS:
         __import__(f"elman.cli.{verb}")
     for late in ("checkpoint", "train", "compare.contest", "compare.candidates", "report", "explore.export"):
         __import__(f"elman.{late}")
+    import matplotlib.backends.backend_svg
     import matplotlib.figure  # noqa: F401
-    import matplotlib.backends.backend_svg  # noqa: F401
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,12 @@ def _library() -> ctypes.CDLL:
 
 
 def trial(
-    arguments: tuple[str, ...], folder: Path, *, at: int = 0, kind: str = "EIO", kill_after: float | None = None
+    arguments: tuple[str, ...],
+    folder: Path,
+    *,
+    at: int = 0,
+    kind: str = "EIO",
+    kill_after: float | None = None,
 ) -> Trial:
     """Run a verb in `folder`; its `at`th writing call fails, or it is killed after so many seconds."""
     library = _library()
@@ -100,9 +104,7 @@ def trial(
     code = None if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
     told = said.read_text("utf-8", "replace") if said.exists() else ""
     said.unlink(missing_ok=True)
-    return Trial(
-        code, told, library.fault_count(), library.fault_name().decode(), time.monotonic() - began
-    )
+    return Trial(code, told, library.fault_count(), library.fault_name().decode(), time.monotonic() - began)
 
 
 def _run(

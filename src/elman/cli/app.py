@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.segment import Segment
 
 from elman import __version__
+from elman.cli.ranges import check_numbers
 from elman.errors import ElmanError, Note, OptionError, no_memory, of_memory
 from elman.training.interrupt import Terminated, tidy_end
 from elman.visible import json_text, visible
@@ -85,6 +86,7 @@ app = App(
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,  # told by main
     result_action="return_value",
+    config=check_numbers,
 )
 
 

@@ -9,6 +9,7 @@ import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from annotated_types import Interval
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
@@ -35,8 +36,8 @@ Several = Parameter(consume_multiple=True, negative="")
 def bench(
     *,
     rows: Annotated[tuple[str, ...], Several] = (),
-    rounds: int | None = None,
-    threads: int | None = None,
+    rounds: Annotated[int, Interval(ge=1, le=10_000)] | None = None,
+    threads: Annotated[int, Interval(ge=1, le=1_024)] | None = None,
     peers: Annotated[tuple[str, ...] | None, Several] = None,
     quick: Annotated[bool, Parameter(negative="")] = False,
     scaling: Annotated[bool, Parameter(negative="")] = False,

@@ -12,10 +12,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from annotated_types import Interval
 from cyclopts import Parameter
 
 from elman import __version__
 from elman.cli.models_and_text import Split
+from elman.cli.ranges import Seed
 from elman.errors import OptionError
 from elman.text.building import TextSettings
 
@@ -75,15 +77,15 @@ class CompareOptions:
     save: Path | None = None
     report: Path | None = None
     no_report: Annotated[bool, Parameter(negative="", show_default=False)] = False
-    seed: int = 1
+    seed: Seed = 1
     unknown: Literal["word", "skip"] = "word"
     per: Literal["token", "word", "byte"] | None = None
     baseline: str | None = None
-    bootstrap: int = 1000
+    bootstrap: Annotated[int, Interval(ge=20, le=1_000_000)] = 1000
     scores: Annotated[list[str], Parameter(negative="", show_default=False)] = field(default_factory=list)
     log_base: Literal["e", "2", "10"] | None = None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    jobs: int | None = None
+    jobs: Annotated[int, Interval(ge=1, le=64)] | None = None
 
 
 def require_sense(what: Sequence[str], options: CompareOptions, tokens: TextSettings) -> None:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Interval
 
 from elman.cli.app import Json, emit, examples, progress
 from elman.cli.memory import memory_app, require_drawable, save_figure
 from elman.cli.models_and_text import ArpaOptions, Sources, load, models_and_source, short_names
+from elman.cli.ranges import Seed
 from elman.errors import TextError
 
 if TYPE_CHECKING:
@@ -32,8 +35,8 @@ DISTANCES = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100)
 @memory_app.command(name="connectivity", help_epilogue=EXAMPLES)
 def connectivity_command(
     *models_and_text: Sources,
-    exchanges: int = 8,
-    seed: int = 1,
+    exchanges: Annotated[int, Interval(ge=1, le=10_000)] = 8,
+    seed: Seed = 1,
     figure: Path | None = None,
     arpa: ArpaOptions | None = None,
     json: Json = False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
+from annotated_types import Interval
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
@@ -35,7 +36,7 @@ def data(
     /,
     *,
     settings: Annotated[TextSettings, Parameter(name="*")] = TextSettings(),  # noqa: B008  frozen
-    lines: int = 5,
+    lines: Annotated[int, Interval(ge=0, le=100_000)] = 5,
     json: Json = False,
 ) -> None:
     """List the built-in corpora, or show one corpus: counts, vocabulary and its first sentences.

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from annotated_types import Interval
 from cyclopts import Parameter
 
 from elman.cli import score as score  # `elman score` comes with this verb group
@@ -41,7 +42,7 @@ def evaluate_command(
     split: Split | None = None,
     state: Literal["carry", "reset", "both"] = "carry",
     unknown: Literal["word", "skip", "both"] = "word",
-    batch_size: int = 32,
+    batch_size: Annotated[int, Interval(ge=1, le=65_536)] = 32,
     breakdown: Annotated[bool, Parameter(negative="")] = False,
     arpa: ArpaOptions | None = None,
     json: Json = False,

@@ -19,7 +19,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
 from types import FrameType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Interval
 
 from elman.cli.app import app, examples, messages, progress
 from elman.cli.models_and_text import ArpaOptions, load, short_names
@@ -40,7 +42,7 @@ def explore_command(
     *models: str,
     reference: str | None = None,
     state: Literal["carry", "reset"] = "carry",
-    port: int = 0,
+    port: Annotated[int, Interval(ge=0, le=65_535)] = 0,
     browser: bool = True,
     text: Path | None = None,
     arpa: ArpaOptions | None = None,
@@ -74,8 +76,6 @@ def explore_command(
         raise OptionError(
             "explore needs a model.", remedy="elman explore MODEL…, for instance: elman explore runs/lstm"
         )
-    if not 0 <= port <= 65535:
-        raise OptionError(f"--port {port} is no port.", remedy="give 1 to 65535, or 0 for a free one.")
     named = short_names(list(dict.fromkeys(models)))
     if export is not None:
         if reference is not None:

@@ -9,10 +9,12 @@ import sys
 from collections.abc import Iterator
 from typing import Annotated
 
+from annotated_types import Interval
 from cyclopts import Parameter
 
 from elman.cli.app import Json, app, emit, examples, messages
 from elman.cli.models_and_text import ArpaOptions, load
+from elman.cli.ranges import Seed
 from elman.errors import OptionError
 from elman.text.fields import line_of
 
@@ -29,15 +31,15 @@ def generate_command(
     /,
     *,
     prompt: str = "",
-    length: int | None = None,
-    lines: int | None = None,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float = 1.0,
-    beam: int | None = None,
-    length_penalty: float | None = None,
-    samples: Annotated[int, Parameter(name=["--samples", "-n"])] = 1,
-    seed: int = 1,
+    length: Annotated[int, Interval(ge=1, le=1_000_000)] | None = None,
+    lines: Annotated[int, Interval(ge=1, le=100_000)] | None = None,
+    temperature: Annotated[float, Interval(ge=0, le=1_000)] = 1.0,
+    top_k: Annotated[int, Interval(ge=1, le=2**31 - 1)] | None = None,
+    top_p: Annotated[float, Interval(gt=0, le=1)] = 1.0,
+    beam: Annotated[int, Interval(ge=1, le=10_000)] | None = None,
+    length_penalty: Annotated[float, Interval(ge=0, le=10)] | None = None,
+    samples: Annotated[int, Interval(ge=1, le=10_000), Parameter(name=["--samples", "-n"])] = 1,
+    seed: Seed = 1,
     allow_unknown: Annotated[bool, Parameter(negative="")] = False,
     arpa: ArpaOptions | None = None,
     json: Json = False,

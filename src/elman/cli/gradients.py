@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from annotated_types import Interval
 from cyclopts import Parameter
 
 from elman.cli.app import Json, app, emit, examples, progress
@@ -15,6 +16,7 @@ from elman.cli.gradients_display import NAMES, print_flows, print_sweep
 from elman.cli.gradients_figures import draw_flows, draw_sweep
 from elman.cli.memory import require_drawable
 from elman.cli.models_and_text import Sources, Split, held_out, models_and_source, short_names
+from elman.cli.ranges import Seed
 from elman.errors import OptionError
 
 if TYPE_CHECKING:
@@ -38,18 +40,18 @@ EXAMPLES = examples(
 @app.command(name="gradients", help_epilogue=EXAMPLES)
 def gradients_command(
     *models_and_text: Sources,
-    lags: int = 200,
+    lags: Annotated[int, Interval(ge=1, le=10_000)] = 200,
     cells: Annotated[tuple[CellName, ...] | None, Several] = None,
-    nhid: int | None = None,
-    radii: Annotated[tuple[float, ...] | None, Several] = None,
-    inputs: Annotated[tuple[float, ...] | None, Several] = None,
-    gate_bias: float | None = None,
-    clip: float | None = None,
-    clip_value: float | None = None,
-    seed: int | None = None,
-    passages: int | None = None,
-    losses: int | None = None,
-    spectra: int | None = None,
+    nhid: Annotated[int, Interval(ge=1, le=2_000)] | None = None,
+    radii: Annotated[tuple[Annotated[float, Interval(ge=0, le=100)], ...] | None, Several] = None,
+    inputs: Annotated[tuple[Annotated[float, Interval(ge=0, le=1e6)], ...] | None, Several] = None,
+    gate_bias: Annotated[float, Interval(ge=-100, le=100)] | None = None,
+    clip: Annotated[float, Interval(gt=0, le=1e9)] | None = None,
+    clip_value: Annotated[float, Interval(gt=0, le=1e9)] | None = None,
+    seed: Seed | None = None,
+    passages: Annotated[int, Interval(ge=1, le=100_000)] | None = None,
+    losses: Annotated[int, Interval(ge=1, le=10_000)] | None = None,
+    spectra: Annotated[int, Interval(ge=0, le=10_000)] | None = None,
     split: Split | None = None,
     figure: Path | None = None,
     json: Json = False,

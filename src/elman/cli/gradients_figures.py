@@ -80,7 +80,8 @@ def draw_flows(found: dict[str, GradientFlow], path: Path) -> None:
     """Norm against lag in the last layer; truncation bias; largest singular value of Jacobian products."""
     import numpy as np
 
-    figure, (lag, cut, spectrum) = _panels()
+    figure, panels = _panels(3 if any(flow.spectra for flow in found.values()) else 2)
+    lag, cut, spectrum = (*panels, None)[:3]
     for place, (name, flow) in enumerate(found.items()):
         colour = COLOURS[place % len(COLOURS)]
         for part in range(len(flow.norms.states)):
@@ -95,7 +96,7 @@ def draw_flows(found: dict[str, GradientFlow], path: Path) -> None:
             k, [b.cosine.low for b in biases], [b.cosine.high for b in biases], color=colour, alpha=0.15, lw=0
         )
         cut.plot(k, [bias.ratio.value for bias in biases], "--", color=colour, marker="s", markersize=3)
-        if flow.spectra:
+        if spectrum is not None and flow.spectra:
             steps = [each.lag for each in flow.spectra]
             spectrum.plot(
                 steps,
@@ -114,21 +115,21 @@ def draw_flows(found: dict[str, GradientFlow], path: Path) -> None:
     )
     cut.set_ylim(0, 1.05)
     cut.set_title("Truncated BPTT beside full")
-    spectrum.set(xscale="log", yscale="log", xlabel="steps k", ylabel="largest singular value")
-    spectrum.set_title("Product of k Jacobians")
-    for axes in (lag, cut, spectrum):
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=8)
-    for axis in (cut.xaxis, spectrum.xaxis):
-        axis.set_major_formatter("{x:g}")
+    if spectrum is not None:
+        spectrum.set(xscale="log", yscale="log", xlabel="steps k", ylabel="largest singular value")
+        spectrum.set_title("Product of k Jacobians")
+    for axes in panels:
+        axes.legend(fontsize=8)
+    for axes in panels[1:]:
+        axes.xaxis.set_major_formatter("{x:g}")
     save_figure(figure, path)
 
 
-def _panels() -> tuple[Any, Any]:
+def _panels(count: int = 3) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
-    panels = figure.subplots(1, 3)
+    figure = Figure(figsize=(13 * count / 3, 4.2), layout="constrained")
+    panels = figure.subplots(1, count)
     for axes in panels:
         axes.grid(alpha=0.3)
         axes.title.set_fontsize(11)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from annotated_types import Interval
 from cyclopts import Parameter
 
 from elman.cli.app import Json, app, emit, examples
@@ -35,7 +36,7 @@ def inspect_command(
     /,
     *,
     neighbours: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
-    count: Annotated[int, Parameter(name=["--count", "-k"])] = 10,
+    count: Annotated[int, Interval(ge=1, le=1_000_000), Parameter(name=["--count", "-k"])] = 10,
     vectors: Path | None = None,
     arpa: ArpaOptions | None = None,
     json: Json = False,

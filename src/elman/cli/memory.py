@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from annotated_types import Interval
 from cyclopts import App, Parameter
 
 from elman.cli.app import Json, app, emit, examples, progress
@@ -21,6 +22,7 @@ from elman.cli.models_and_text import (
     models_and_source,
     short_names,
 )
+from elman.cli.ranges import Seed
 from elman.errors import OptionError
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ EXAMPLES = examples(
 )
 
 
+History = Annotated[int, Interval(ge=1, le=1_000_000)]
+
 memory_app = App(name="memory", help_epilogue=EXAMPLES, version_flags=[])
 app.command(memory_app)
 
@@ -45,10 +49,10 @@ app.command(memory_app)
 @memory_app.default
 def memory_command(
     *models_and_text: Sources,
-    histories: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative="")] = (),
-    events: int = 2000,
+    histories: Annotated[tuple[History, ...], Parameter(consume_multiple=True, negative="")] = (),
+    events: Annotated[int, Interval(ge=1, le=10**9)] = 2000,
     split: Split | None = None,
-    seed: int = 1,
+    seed: Seed = 1,
     figure: Path | None = None,
     arpa: ArpaOptions | None = None,
     json: Json = False,

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Interval
 
 from elman.cli.app import Json, app, emit, examples, messages
 from elman.cli.models_and_text import ArpaOptions, Sources, load, models_and_source, short_names
+from elman.cli.ranges import Place
 from elman.errors import OptionError, TextError
 
 if TYPE_CHECKING:
@@ -24,16 +27,16 @@ EXAMPLES = examples(
 )
 
 
-TOP = 10
+TOP, SHOWN = 10, 3
 
 
 @app.command(name="trace", help_epilogue=EXAMPLES)
 def trace_command(
     *models_and_text: Sources,
     state: Literal["carry", "reset"] = "carry",
-    first: int = 0,
-    last: int | None = None,
-    top: int = TOP,
+    first: Place = 0,
+    last: Place | None = None,
+    top: Annotated[int, Interval(ge=1, le=1_000_000)] | None = None,
     detail: bool = True,
     html: Path | None = None,
     arpa: ArpaOptions | None = None,
@@ -54,7 +57,7 @@ def trace_command(
     first, last
         Tokens of the text to trace, from 0; --last is left out. Gates and gradients: at most 200 tokens.
     top
-        How many of the likeliest next tokens are listed, at most.
+        How many of the likeliest next tokens are listed, at most (3 in the table, 10 in the JSON).
     detail
         --no-detail: neither gates nor gradients, so that a text may be as long as you like.
     html
@@ -76,14 +79,15 @@ def trace_command(
     lines = _lines(source)
     models = {label: load(name, arpa) for name, label in short_names(names).items()}
     if html is not None:
-        if first or last is not None or top != TOP or not detail:
+        if first or last is not None or top is not None or not detail:
             raise OptionError(
                 "--first, --last, --top and --no-detail are for the table and --json: a page shows all.",
                 remedy="leave them out, and give a shorter text where it is too long.",
             )
         _write_page(models, source, lines, state, html)
     inside = detail and json
-    options = TraceOptions(top=top, state=state, first=first, last=last, gates=inside, gradients=inside)
+    likeliest = top or (TOP if json else SHOWN)
+    options = TraceOptions(top=likeliest, state=state, first=first, last=last, gates=inside, gradients=inside)
     told = name_of("-" if source == "-" else Path(source))
     if json:
         found = [
@@ -127,7 +131,7 @@ def _lines(source: str) -> list[str]:
 
 
 def _print(found: Trace) -> None:
-    """Place, token, bits, rank and the three likeliest, in columns."""
+    """Place, token, bits, rank and the likeliest, in columns."""
     from elman.language_model import perplexity
 
     print(
@@ -136,7 +140,7 @@ def _print(found: Trace) -> None:
     width = max(5, *(len(row.event.token) for row in found.rows))
     print(f"{'':>5}  {'token':<{width}}  {'bits':>6}  {'rank':>6}  likeliest")
     for place, row in enumerate(found.rows, start=found.first):
-        likeliest = "  ".join(f"{token} {100 * p:.1f} %" for token, p in row.top[:3])
+        likeliest = "  ".join(f"{token} {100 * p:.1f} %" for token, p in row.top)
         shown = row.event.token + ("" if not row.event.unknown else "*")
         print(f"{place:>5}  {shown:<{width}}  {row.event.bits:>6.2f}  {row.rank:>6,}  {likeliest}")
     nats = sum(row.event.nats for row in found.rows)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
+from annotated_types import Interval
 from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from elman.text.corpus import Corpus
 
 Kind = Literal["lstm", "gru", "rnn", "rnn-relu", "feedforward", "ngram"]
+Count = Annotated[int, Interval(ge=0, le=10**9)]
 LARGEST_FILE = 1 << 20
 
 
@@ -36,13 +38,13 @@ class ModelOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     embedding_size: Annotated[int | None, Parameter(name=("--emsize", "--embedding-size"))] = Field(
-        None, ge=1, description="Size of a token's vector (200)."
+        None, ge=1, le=16_384, description="Size of a token's vector (200)."
     )
     hidden_size: Annotated[int | None, Parameter(name=("--nhid", "--hidden-size"))] = Field(
-        None, ge=1, description="Units of a layer (200)."
+        None, ge=1, le=16_384, description="Units of a layer (200)."
     )
     num_layers: Annotated[int | None, Parameter(name=("--nlayers", "--num-layers"))] = Field(
-        None, ge=1, description="Recurrent layers (2)."
+        None, ge=1, le=64, description="Recurrent layers (2)."
     )
     dropout: float | None = Field(
         None, ge=0, lt=1, description="Share of units dropped, between layers and never along time (0)."
@@ -52,21 +54,25 @@ class ModelOptions(BaseModel):
         None, description="Output: over all tokens, or adaptive for large vocabularies (full)."
     )
     init: Literal["uniform", "orthogonal"] | None = Field(None, description="How weights begin (uniform).")
-    init_scale: float | None = Field(None, gt=0, description="uniform: from U(-scale, scale) (0.1).")
-    forget_bias: float | None = Field(None, description="lstm: added to the forget gate's bias (0).")
+    init_scale: float | None = Field(None, gt=0, le=10, description="uniform: from U(-scale, scale) (0.1).")
+    forget_bias: float | None = Field(
+        None, ge=-100, le=100, description="lstm: added to the forget gate's bias (0)."
+    )
     backend: Literal["auto", "fused", "torch", "reference"] | None = Field(
         None, description="What computes the recurrence (auto)."
     )
-    window: int | None = Field(None, ge=1, description="feedforward: previous tokens seen (5).")
+    window: int | None = Field(None, ge=1, le=1_000, description="feedforward: previous tokens seen (5).")
     direct: bool | None = Field(None, description="feedforward: embeddings straight to the output too (no).")
     order: int | None = Field(None, ge=1, le=10, description="ngram: tokens of the longest n-gram (5).")
     smoothing: Literal["kneser-ney", "add-k", "stupid-backoff"] | None = Field(
         None, description="ngram: how unseen n-grams get their share (kneser-ney)."
     )
-    prune: Annotated[list[int] | None, Parameter(consume_multiple=True, negative="")] = Field(
+    prune: Annotated[list[Count] | None, Parameter(consume_multiple=True, negative="")] = Field(
         None, description="ngram, kneser-ney: counts up to these are cut, by order: 0 0 1 (no pruning)."
     )
-    add_k: float | None = Field(None, gt=0, description="ngram, add-k: what is added to each count (1).")
+    add_k: float | None = Field(
+        None, gt=0, le=1e6, description="ngram, add-k: what is added to each count (1)."
+    )
 
 
 class TrainFlags(TrainConfig):
@@ -152,7 +158,7 @@ def read_options(path: Path) -> dict[str, Any]:
         document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise OptionError(f"{path}: cannot be read: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(
             f"{path}: {error}.", remedy='lines such as  nhid = 200  and  model = "lstm"'
         ) from error

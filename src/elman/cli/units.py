@@ -5,12 +5,15 @@ Not here: the search (memory/units.py).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Interval
 
 from elman.cli.app import Json, emit, examples, progress
 from elman.cli.connectivity import ids_of, words_of
 from elman.cli.memory import memory_app
 from elman.cli.models_and_text import Split, held_out
+from elman.cli.ranges import Place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,11 +33,11 @@ def units_command(
     text: str,
     /,
     *,
-    first: int = 0,
-    last: int | None = None,
-    layer: int = 1,
+    first: Place = 0,
+    last: Place | None = None,
+    layer: Annotated[int, Interval(ge=1, le=64)] = 1,
     part: Literal["h", "c"] = "h",
-    threshold: float | None = None,
+    threshold: Annotated[float, Interval(gt=0, le=65_504)] | None = None,
     split: Split | None = None,
     state: Literal["carry", "reset"] = "carry",
     json: Json = False,

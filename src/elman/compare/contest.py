@@ -22,10 +22,12 @@ from elman.compare.comparison import CurvePoint
 from elman.compare.events import Begun, Event, Finished, Interrupted, Settings, Working
 from elman.compare.lineup import Spec
 from elman.compare.outcome import (
+    RUN,
     Facts,
     Outcome,
     bf16_here,
     bytes_of,
+    drop_checkpoints,
     load_outcome,
     sample_texts,
     save_outcome,
@@ -70,6 +72,7 @@ def run(corpus: Corpus, specs: Sequence[Spec], settings: Settings) -> Iterator[E
             old = load_outcome(spec, folder, corpus.valid.events, corpus.test.events)
             if old is not None:
                 finished[spec.name] = old
+                drop_checkpoints(folder)  # an earlier version kept them, or it was killed before this
                 yield Finished(old, reused=True)
                 continue
         rest = [(place, other) for place, other in enumerate(specs, start=1) if place >= position]
@@ -95,6 +98,7 @@ def run(corpus: Corpus, specs: Sequence[Spec], settings: Settings) -> Iterator[E
             outcome = yield from _score(spec, corpus, settings, learned)
         if folder is not None:
             save_outcome(outcome, folder)
+            drop_checkpoints(folder)
         finished[spec.name] = outcome
         yield Finished(outcome)
 
@@ -155,7 +159,7 @@ def _train(
     model = build(spec, corpus, settings.seed)
     curve: list[CurvePoint] = []
     total, stopped = 1, None
-    run_folder = None if folder is None else folder / "run"
+    run_folder = None if folder is None else folder / RUN
     # where a run was interrupted, it goes on; its earlier epochs are read back from its log
     for event in train(model, corpus, config, save=run_folder, resume=run_folder is not None):
         if isinstance(event, Started):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from elman.disk import clean, replace_file
 from elman.errors import ElmanError, FormatError
 from elman.generate import GenerationSettings, samples
 from elman.language_model import LanguageModel
+from elman.run_folder import BEST, LATEST, step_folders
 from elman.storage import (
     Digest,
     check_shapes,
@@ -37,6 +39,8 @@ from elman.storage import (
 
 FORMAT = 1
 SAMPLES, SAMPLE_LENGTH = 2, 30
+RUN = "run"
+"""Where its training is saved until it is finished."""
 OUTCOME, NATS = "outcome.json", "nats.safetensors"
 
 
@@ -116,6 +120,17 @@ def save_outcome(outcome: Outcome, folder: Path) -> None:
             f"cannot write {folder}: {error.strerror or error}.",
             remedy="make room, or give another --save folder.",
         ) from error
+
+
+def drop_checkpoints(folder: Path) -> None:
+    """Of a finished model: its checkpoints, each with the optimizer, are several times as large as itself.
+
+    The log of its training stays. A folder that cannot be removed is left.
+    """
+    for name in (BEST, LATEST):
+        (folder / RUN / name).unlink(missing_ok=True)
+    for step in step_folders(folder / RUN) if (folder / RUN).is_dir() else ():
+        shutil.rmtree(step, ignore_errors=True)
 
 
 def load_outcome(spec: Spec, folder: Path, valid: int, test: int) -> Outcome | None:

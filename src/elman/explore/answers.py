@@ -21,6 +21,8 @@ from elman.trace import TraceOptions, trace
 from elman.tracing.document import model_card
 
 Document = dict[str, Any]
+DECIMALS = 3
+"""Of states and gates: what can be seen on the page."""
 Tell = Callable[[str, int, int], None]
 
 
@@ -37,7 +39,7 @@ class Explorer:
         """As JSON; options as in TraceOptions."""
         model = self.models[key]
         chosen = TraceOptions(top=TOP, **options)
-        return trace(model, lines, name=self.names[key], options=chosen).as_json()
+        return trace(model, lines, name=self.names[key], options=chosen).as_json(decimals=DECIMALS)
 
     def full_trace(self, key: str, lines: Sequence[str], state: StatePolicy) -> Document:
         """All tokens, and of a model that has gates all there is inside for the first `DETAIL` of them."""

@@ -136,6 +136,16 @@ def rounds_to_bf16() -> bool:
     )
 
 
+def keeps_float32(backend: str) -> list[str]:
+    """A note where bfloat16 is asked for and the kernels that `backend` chooses compute in float32."""
+    if _module is None or backend not in ("auto", "fused") or _module.bf16_is_faster():
+        return []
+    return [
+        f"--precision bf16: the compiled kernels ({running()}) compute in float32 all the same; bfloat16 is "
+        "no faster on this processor."
+    ]
+
+
 def memory(shape: Sequence[int]) -> Tensor:
     """An uninitialised float32 tensor; a large one in memory that the kernels get back when it dies."""
     count = math.prod(shape)

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Interval
 from numpy.typing import NDArray
 
 from elman.errors import OptionError, TextError
@@ -43,10 +44,10 @@ class TextSettings:
 
     tokenizer: Literal["words", "prose", "characters", "bytes", "bpe"] | None = None
     """What a token is. By default prose for files that look like it, else words between blanks."""
-    vocabulary_size: int | None = None
+    vocabulary_size: Annotated[int, Interval(ge=0, le=MAX_TOKENS)] | None = None
     """Most frequent tokens kept, the unknown symbol and sentence end included; 0: all. By default 10000 for
     words and prose (all where the text writes <unk> itself), all for the rest."""
-    min_count: int | None = None
+    min_count: Annotated[int, Interval(ge=1, le=10**9)] | None = None
     """Tokens that the training part holds less often become the unknown symbol. By default 1, but 2 where
     nothing else would be unknown: then words seen once are."""
     numbers: bool = True
@@ -57,7 +58,7 @@ class TextSettings:
     """Prose: what stands in square brackets is read like the rest (not in built-ins: stage notes)."""
     wrapped: bool | None = None
     """Prose: a file's lines are joined to paragraphs, which blank lines end (where they look wrapped)."""
-    bpe_size: int = 8000
+    bpe_size: Annotated[int, Interval(ge=256, le=100_000)] = 8000
     """BPE: subwords learned at most, the 256 bytes included."""
 
     def __post_init__(self) -> None:

@@ -1,7 +1,8 @@
 """What a trace holds, and its JSON: format "elman-trace", `VERSION`, pinned by tests/golden/trace/.
 
 Row t is one event. The model has read `input` (the token before, `</s>` at the start); its state is then
-states[t], and from it it predicts `token`. States and gates are rounded to 3 decimals, gradients to 3 digits.
+states[t], and from it it predicts `token`. States and gates are float32, in the fewest digits that say which,
+or rounded where that was asked for (`decimals`); gradients have 3 digits.
 
 T rows, V vocabulary, L layers, H hidden size.
 """
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from elman.language_model import LanguageModel, StatePolicy, parameter_count
 from elman.surprisal import TokenSurprisal
 
-FORMAT, VERSION = "elman-trace", 1
+FORMAT, VERSION = "elman-trace", 2
 
 Array = NDArray[np.float64]
 
@@ -90,8 +91,8 @@ class Trace:
     layers: tuple[LayerTrace, ...] = ()
     gradients: GradientTrace | None = None
 
-    def as_json(self) -> dict[str, object]:
-        """The document of the format, ready for `json.dumps`."""
+    def as_json(self, *, decimals: int | None = None) -> dict[str, object]:
+        """The document of the format, ready for `json.dumps`; `decimals` of states and gates, None: all."""
         gradients = self.gradients and {
             "x": _triangular(self.gradients.x),
             "layers": [{part: _triangular(a) for part, a in each.items()} for each in self.gradients.layers],
@@ -99,6 +100,7 @@ class Trace:
         return {
             "format": FORMAT,
             "version": VERSION,
+            "decimals": decimals,
             "model": self.model,
             "text": self.text,
             "state": self.state,
@@ -107,7 +109,7 @@ class Trace:
             "tokens": [row.as_json() for row in self.rows],
             "layers": [
                 {
-                    what: {name: np.round(array, 3).tolist() for name, array in getattr(layer, what).items()}
+                    what: {name: _numbers(a, decimals) for name, a in getattr(layer, what).items()}
                     for what in ("gates", "states", "initial")
                 }
                 for layer in self.layers
@@ -128,6 +130,13 @@ def model_card(model: LanguageModel, name: str) -> dict[str, object]:
         "unit": model.tokenizer.unit,
         "parameters": parameter_count(model),
     }
+
+
+def _numbers(array: Array, decimals: int | None) -> list[object]:
+    """float32 written with the fewest digits that tell it from its neighbours: six to nine."""
+    if decimals is not None:
+        return list(np.round(array, decimals).tolist())
+    return list(array.astype(np.float32).astype("U32").astype(np.float64).tolist())
 
 
 def _digits(value: float, digits: int) -> float | None:

@@ -46,7 +46,7 @@ class TrainConfig(BaseModel):
     batch_size: int = Field(20, ge=1, le=65_536, description="Streams (or sentences) side by side.")
     bptt: int = Field(35, ge=1, le=100_000, description="Steps unrolled: how far back a gradient reaches.")
     update_interval: int | None = Field(
-        None, ge=1, description="Steps between two updates, at most bptt (default: bptt)."
+        None, ge=1, le=100_000, description="Steps between two updates, at most bptt (default: bptt)."
     )
     random_length: bool = Field(
         False, description="Draw every window's length around bptt, as AWD-LSTM does."
@@ -74,10 +74,11 @@ class TrainConfig(BaseModel):
     clip: float = Field(
         default_factory=lambda data: 5.0 if data.get("loss") == "sum" else 1.0,
         ge=0,
+        le=1e9,
         description="Largest norm of the whole gradient; 0 is off. Default: 5 for sum, 1 for mean.",
     )
     clip_value: float = Field(
-        0.0, ge=0, description="Largest entry of the gradient, before the norm; 0 is off."
+        0.0, ge=0, le=1e9, description="Largest entry of the gradient, before the norm; 0 is off."
     )
 
     schedule: Literal["constant", "plateau", "zaremba", "cosine", "one-cycle"] = Field(
@@ -86,15 +87,17 @@ class TrainConfig(BaseModel):
     decay: float = Field(
         2.0, ge=1, le=1e6, description="plateau, zaremba: what the learning rate is divided by."
     )
-    decay_after: int = Field(4, ge=0, description="zaremba: epochs at the full learning rate.")
+    decay_after: int = Field(4, ge=0, le=100_000, description="zaremba: epochs at the full learning rate.")
     warmup: int = Field(
-        0, ge=0, description="Steps over which the learning rate rises from 0; not for one-cycle."
+        0, ge=0, le=10**9, description="Steps over which the learning rate rises from 0; not for one-cycle."
     )
-    min_lr: float = Field(0.0, ge=0, description="cosine: the last learning rate; plateau: the smallest.")
+    min_lr: float = Field(
+        0.0, ge=0, le=1e4, description="cosine: the last learning rate; plateau: the smallest."
+    )
     patience: int | None = Field(
-        None, ge=1, description="Stop after so many epochs without a better validation."
+        None, ge=1, le=100_000, description="Stop after so many epochs without a better validation."
     )
-    max_steps: int | None = Field(None, ge=0, description="Stop after so many updates.")
+    max_steps: int | None = Field(None, ge=0, le=10**12, description="Stop after so many updates.")
 
     seed: int = Field(1, ge=0, lt=2**63, description="Of dropout, shuffling and random lengths.")
     precision: Literal["fp32", "bf16"] = Field(
@@ -105,11 +108,13 @@ class TrainConfig(BaseModel):
     )
 
     save_every: int | None = Field(
-        None, ge=1, description="Save after so many updates too, not only each epoch."
+        None, ge=1, le=10**12, description="Save after so many updates too, not only each epoch."
     )
-    save_seconds: float = Field(600.0, gt=0, description="Save at least so often within a long epoch.")
+    save_seconds: float = Field(
+        600.0, gt=0, le=1e9, description="Save at least so often within a long epoch."
+    )
     keep: int = Field(2, ge=1, le=1000, description="Latest checkpoints kept, besides the best.")
-    log_every: int = Field(100, ge=1, description="Updates between two lines of log.jsonl.")
+    log_every: int = Field(100, ge=1, le=10**12, description="Updates between two lines of log.jsonl.")
     samples: int = Field(0, ge=0, le=100, description="Samples of text shown after each epoch.")
     sample_length: int = Field(30, ge=1, le=10_000, description="Tokens of each sample.")
 

@@ -42,6 +42,20 @@ def learning_rate(config: TrainConfig, *, step: float, steps: float, epoch: int,
     return rate
 
 
+def cut_short(config: TrainConfig, steps: int) -> list[str]:
+    """A note where max_steps ends a schedule that is planned for all of the epochs' `steps`.
+
+    It stays planned for them, so that a run which is continued without the limit is the run without it.
+    """
+    most = config.max_steps
+    if most is None or most >= steps or config.schedule not in ("cosine", "one-cycle"):
+        return []
+    return [
+        f"--max-steps {most} cuts the {config.schedule} schedule short: it is planned for the {steps:,} "
+        f"updates of --epochs {config.epochs}. Give fewer --epochs for one that comes to its end."
+    ]
+
+
 def _cosine(first: float, last: float, done: float) -> float:
     """From `first` at 0 to `last` at 1, flat at both ends."""
     done = min(max(done, 0.0), 1.0)

@@ -28,8 +28,9 @@
     );
   };
 
-  async function read(quiet) {
+  async function read() {
     const text = Elman.currentText();
+    Elman.showError(null); // an old error does not stand beside what comes next
     if (!text.trim()) {
       Elman.showError(
         new Elman.Problem({
@@ -49,7 +50,6 @@
     try {
       const ids = await Elman.read(text, state.models, state.state);
       if (ids === null) return;
-      if (!quiet) Elman.showError(null);
       settle(ids);
     } catch (error) {
       if (error.name !== "AbortError") Elman.showError(error);

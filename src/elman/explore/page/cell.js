@@ -192,7 +192,8 @@
       ])
     );
     const values = cell.values(layer, initial, t, unit);
-    draw(cell, values, step, at ? `h of layer ${at}` : Elman.visible(row.input));
+    const units = layer.states.h[0].length;
+    draw(cell, { ...values, all: `all ${Elman.count(units, "unit")}` }, step, at ? `h of layer ${at}` : Elman.visible(row.input));
     body.where.replaceChildren(
       `Unit ${unit} of layer ${at + 1}. `,
       ...Elman.stepTold(row),
@@ -243,7 +244,8 @@
     update,
     on: ["token", "unit", "layer", "model", "detail", "models", "step"],
     how:
-      "step through one unit at one word, gate by gate. What this step computes is bright, with its " +
-      "equation and its real numbers; what is still to come is pale.",
+      "step through one unit at one word, gate by gate. What this step computes stands out, with its " +
+      "equation and its real numbers; what is still to come is faint. The numbers are of one unit, but U sums over " +
+      "the state of all units of the layer, and W over all of the input.",
   });
 })();

@@ -6,7 +6,8 @@
   const n3 = (value) => Elman.number(value, 3),
     signed = (value) => (value < 0 ? `(${n3(value)})` : n3(value));
 
-  /* wires: [step, path]; gates: [step, x, y, name, squash]; nodes: [step, x, y, sign];
+  /* U sums over all units of the old state, W over all of the input: so they are drawn, and no single number of
+     the old state flows into a gate. wires: [step, path]; gates: [step, x, y, name, squash]; nodes: [step, x, y, sign];
      numbers: [step, x, y, anchor, key, text before]. Every drawing is 540 × 396. */
   const LSTM = {
     wires: [
@@ -36,6 +37,8 @@
       [4, 455, 107, "", "tanh"],
     ],
     nodes: [
+      [-1, 24, 300, "U"],
+      [-1, 50, 345, "W"],
       [0, 115, 60, "×"],
       [3, 285, 60, "+"],
       [2, 285, 145, "×"],
@@ -52,8 +55,8 @@
       [4, 383, 200, "start", "o", ""],
       [4, 463, 148, "start", "tanh", ""],
       [4, 530, 324, "end", "h", "hₜ = "],
-      [-1, 10, 288, "start", "hBefore", "hₜ₋₁ = "],
-      [-1, 60, 384, "start", "x", "xₜ = "],
+      [-1, 66, 324, "start", "all", "U sums hₜ₋₁ of "],
+      [-1, 66, 384, "start", "x", "xₜ = "],
     ],
     steps: [
       {
@@ -105,7 +108,6 @@
         written: gates.i * gates.g,
         tanh: Math.tanh(c),
         h: layer.states.h[t][unit],
-        hBefore: initial.h,
       };
     },
   };
@@ -136,6 +138,8 @@
       [3, 290, 130, "", "1−"],
     ],
     nodes: [
+      [-1, 40, 270, "U"],
+      [-1, 90, 350, "W"],
       [2, 150, 60, "×"],
       [3, 430, 60, "+"],
       [3, 430, 130, "×"],
@@ -143,6 +147,7 @@
     ],
     numbers: [
       [-1, 10, 46, "start", "before", "hₜ₋₁ = "],
+      [-1, 108, 334, "start", "all", "U sums hₜ₋₁ of "],
       [2, 158, 196, "start", "z", ""],
       [2, 290, 46, "middle", "kept", ""],
       [0, 262, 208, "end", "r", ""],
@@ -203,9 +208,13 @@
       [1, "M302 180H530"],
     ],
     gates: [[1, 280, 180, "", squash]],
-    nodes: [[0, 150, 180, "+"]],
+    nodes: [
+      [-1, 90, 180, "U"],
+      [-1, 150, 300, "W"],
+      [0, 150, 180, "+"],
+    ],
     numbers: [
-      [-1, 10, 166, "start", "before", "hₜ₋₁ = "],
+      [-1, 10, 138, "start", "all", "U sums hₜ₋₁ of "],
       [-1, 160, 384, "start", "x", "xₜ = "],
       [0, 205, 166, "middle", "a", ""],
       [1, 530, 166, "end", "h", "hₜ = "],
@@ -229,12 +238,12 @@
             : `The slope here is ${v.h > 0 ? 1 : 0}.`,
       },
     ],
-    values(layer, initial, t, unit) {
+    values(layer, _, t, unit) {
       const h = layer.states.h[t][unit];
-      return { before: initial.h, a: inverse(h), h };
+      return { a: inverse(h), h };
     },
   });
-  /* a is not in a trace; it is got back from h, which a trace rounds to three decimals. The nearer to ±1, the
+  /* a is not in a trace; it is got back from h, which the page has to three decimals. The nearer to ±1, the
      fewer digits of a that tells: from 0.9985 (a = 3.6) only a bound. A relu at 0 tells that a was not positive. */
   function beforeTanh(h) {
     const size = Math.abs(h);

@@ -43,6 +43,7 @@
     });
     byId("ask").addEventListener("submit", function (event) {
       event.preventDefault();
+      Elman.showError(null);
       if (!checkLength(true)) return;
       const text = byId("text").value,
         preset = presets.find((one) => one.text === text);

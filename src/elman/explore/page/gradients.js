@@ -184,8 +184,9 @@
     on: ["token", "layer", "norm", "scale", "model", "detail", "models"],
     how:
       "each line of a triangle is the loss of one word, each column the state after one word was read, and " +
-      "the colour how strongly that loss pulls on it. Colour that dies out near the diagonal is a vanishing " +
-      "gradient: with these weights words further back do not matter to this loss. A wholly pale line is a " +
-      "word that was expected anyway.",
+      "the colour how strongly that loss pulls on it: the scale above the triangles runs from least, at its " +
+      "left end, to most. A gradient that vanishes fades to the left end's colour near the diagonal: with these " +
+      "weights words further back do not matter to this loss. A line wholly in that colour is a word that was " +
+      "expected anyway.",
   });
 })();

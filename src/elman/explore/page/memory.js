@@ -13,6 +13,7 @@
     from,
     to,
     asked = "",
+    all = false, // whether units beyond LISTED are listed too
     answer = null,
     timer = 0;
 
@@ -152,6 +153,7 @@
         threshold,
       };
     const key = JSON.stringify(question);
+    if (key !== asked) all = false;
     const mine = answer && answer.key === key ? answer : null;
     const units = mine && mine.found ? mine.found.units : local;
     const common = (mine && mine.found && mine.found.common) || 0;
@@ -203,9 +205,10 @@
     body.title.textContent = units.length
       ? told.join("; ")
       : "No unit stays on over the whole range: lower the threshold or shorten the range.";
+    const listed = all ? units.length : LISTED;
     body.units.replaceChildren(
       ...units
-        .slice(0, LISTED)
+        .slice(0, listed)
         .map(({ unit, sign, mean }) =>
           el("button", {
             type: "button",
@@ -217,7 +220,20 @@
             onpointerenter: () => bring(unit),
             onpointerleave: () => bring(null),
           })
-        )
+        ),
+      ...(units.length > listed
+        ? [
+            el("button", {
+              type: "button",
+              class: "more",
+              text: `${units.length - listed} more`,
+              onclick: () => {
+                all = true;
+                Elman.refresh("unit");
+              },
+            }),
+          ]
+        : [])
     );
   }
 
