@@ -1,8 +1,8 @@
-// Python's view of the kernels: addresses and sizes in, results written where they are wanted. With bindings_text.cpp the
-// only file that knows nanobind.
+// Python's view of the kernels: addresses and shapes in, results written where they are wanted. With the other bindings the
+// only files that know nanobind.
 //
-// Shapes, dtypes, contiguity and lifetimes are checked by elman/kernels/, the only importer; here an address is
-// an integer (Tensor.data_ptr()), 0 for null. The interpreter is free while a kernel runs.
+// That a tensor lies at its address, without gaps and in the right dtype, is checked by elman/kernels/native.py, the only
+// importer; all sizes here (given.hpp). The interpreter is free while a kernel runs.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "embedding.hpp"
+#include "given.hpp"
 #include "kernels.hpp"
 #include "norm.hpp"
 #include "threads.hpp"
@@ -28,36 +29,76 @@ using namespace nb::literals;
 namespace {
 
 using Address = uintptr_t;
+using elman::Given;
 
 template <class T> T* at(Address address) { return reinterpret_cast<T*>(address); }
 
 // A tensor whose memory goes back to the workspaces when it dies: fresh pages of megabytes at every window cost more
 // than filling them.
 nb::ndarray<nb::pytorch, float, nb::device::cpu> memory(const std::vector<size_t>& shape) {
-    size_t floats = 1;
-    for (size_t size : shape) floats *= size;
-    auto* workspace = new elman::Workspace(floats * sizeof(float));
+    const int64_t floats = elman::numbers_in({shape.begin(), shape.end()});
+    auto* workspace = new elman::Workspace(static_cast<size_t>(floats) * sizeof(float));
     nb::capsule owner(workspace, [](void* w) noexcept { delete static_cast<elman::Workspace*>(w); });
     return {workspace->as<float>(), shape.size(), shape.data(), owner};
 }
 
-// IndexError "<what> <size>" unless each id is in 0 … size-1
-void check_ids(Address ids, long count, long size, const char* what) {
-    const auto* all = at<const int64_t>(ids);
-    bool inside = true;
-    for (long i = 0; i < count; i++) inside &= static_cast<uint64_t>(all[i]) < static_cast<uint64_t>(size);
-    if (!inside) throw nb::index_error((what + std::to_string(size)).c_str());
+// hidden [N, H] (of any shape: [T, B, H] as well), weight [V, H], bias [V] or nothing, targets [N]; results, each may not be
+// there: nats [N], and of the `gradient` [N] that comes for them, dhidden, dweight and dbias
+void output_nats(const Given& hidden, const Given& weight, const Given& bias, const Given& targets, const Given& gradient,
+                 const std::array<Given, 4>& results, int threads, bool bf16) {
+    elman::require(weight.second.size() == 2, "weight is no matrix");
+    const int64_t V = weight.second[0], H = weight.second[1], rows = elman::numbers_in(targets.second);
+    elman::require(V >= 1 && H >= 1 && threads >= 1, "a size of 0");
+    elman::Shape of_hidden(targets.second);
+    of_hidden.push_back(H);
+    const elman::OutputTask task{
+        rows, H, V, elman::shaped<float>(hidden, of_hidden, "hidden"), elman::shaped<float>(weight, {V, H}, "weight"),
+        elman::shaped_or_null<float>(bias, {V}, "bias"), elman::shaped<int64_t>(targets, targets.second, "targets"),
+        elman::counted_or_null<float>(results[0], rows, "nats"),
+        elman::shaped_or_null<float>(gradient, targets.second, "gradient"),
+        elman::shaped_or_null<float>(results[1], of_hidden, "dhidden"),
+        elman::shaped_or_null<float>(results[2], {V, H}, "dweight"), elman::shaped_or_null<float>(results[3], {V}, "dbias"),
+        threads, bf16};
+    elman::check_ids(task.targets, rows, V, "a target is outside the vocabulary of ");
+    if (!rows) return;
+    nb::gil_scoped_release free;
+    elman::kernels().output.nats(task);
 }
 
-void output_nats(long rows, long hidden_size, long vocabulary_size, Address hidden, Address weight, Address bias,
-                 Address targets, Address nats, Address gradient, Address dhidden, Address dweight, Address dbias,
-                 int threads, bool bf16) {
-    check_ids(targets, rows, vocabulary_size, "a target is outside the vocabulary of ");
+// ids of any shape; tokens: room for as many; rows as ids. How many are distinct.
+long distinct(const Given& ids, const Given& tokens, const Given& rows, long table_rows) {
+    const int64_t count = elman::numbers_in(ids.second);
+    const auto* all = elman::shaped<const int64_t>(ids, ids.second, "ids");
+    auto* found = elman::counted<int64_t>(tokens, count, "tokens");
+    auto* places = elman::shaped<int64_t>(rows, ids.second, "rows");
+    elman::check_ids(all, count, table_rows, "a row is outside a table of ");
+    return count ? elman::distinct(all, count, table_rows, found, places) : 0;
+}
+
+// tokens of any shape, N in all; weight [V, E] → x [N, E]
+void gather(const Given& tokens, const Given& weight, const Given& x, int threads) {
+    elman::require(weight.second.size() == 2 && threads >= 1, "weight is no matrix");
+    const int64_t rows = elman::numbers_in(tokens.second), V = weight.second[0], E = weight.second[1];
+    const auto* ids = elman::shaped<const int64_t>(tokens, tokens.second, "tokens");
+    const auto* from = elman::shaped<const float>(weight, {V, E}, "weight");
+    auto* to = elman::shaped<float>(x, {rows, E}, "x");
+    elman::check_ids(ids, rows, V, "a row is outside a table of ");
     nb::gil_scoped_release free;
-    elman::kernels().output.nats({rows, hidden_size, vocabulary_size, at<const float>(hidden),
-                                  at<const float>(weight), at<const float>(bias), at<const int64_t>(targets),
-                                  at<float>(nats), at<const float>(gradient), at<float>(dhidden),
-                                  at<float>(dweight), at<float>(dbias), threads, bf16});
+    if (rows && E) elman::gather(ids, rows, E, from, to, threads);
+}
+
+// tokens of any shape; doutput [..., E] → dweight [V, E]
+void embedding_gradient(const Given& tokens, const Given& doutput, const Given& dweight, int threads) {
+    elman::require(dweight.second.size() == 2 && threads >= 1, "dweight is no matrix");
+    const int64_t rows = elman::numbers_in(tokens.second), V = dweight.second[0], E = dweight.second[1];
+    elman::Shape of_output(tokens.second);
+    of_output.push_back(E);
+    const auto* ids = elman::shaped<const int64_t>(tokens, tokens.second, "tokens");
+    const auto* from = elman::shaped<const float>(doutput, of_output, "doutput");
+    auto* to = elman::shaped<float>(dweight, {V, E}, "dweight");
+    elman::check_ids(ids, rows, V, "a token is outside a vocabulary of ");
+    nb::gil_scoped_release free;
+    if (V && E) elman::embedding_gradient(ids, rows, E, from, V, to, threads);
 }
 
 // A packed model. The matrices are given as (data, scale) pairs in the order embedding, then input and recurrent
@@ -138,67 +179,10 @@ class Stream {
     }
 };
 
-// One direction of some layers, each reading what the one before it left. What forward saves has the layout of one
-// instruction set: backward names it.
-using Sizes = std::array<long, 3>;  // D, H, U
-using Layer = std::pair<Sizes, std::vector<Address>>;
-struct Pass {
-    int cell;
-    std::vector<int64_t> batch_sizes;
-    bool reverse, bf16;
-    int threads;
-
-    elman::RecurrenceShape shape(const Sizes& sizes, Address rows) const {
-        return {static_cast<elman::Cell>(cell), static_cast<long>(batch_sizes.size()), batch_sizes.at(0), sizes[0],
-                sizes[1], batch_sizes.data(), reverse, at<const int64_t>(rows), sizes[2], threads, bf16};
-    }
-};
-
-elman::RecurrenceWeights recurrence_weights(const std::vector<Address>& a) {
-    return {at<const float>(a.at(0)), at<const float>(a.at(1)), at<const float>(a.at(2)), at<const float>(a.at(3))};
-}
-
-const elman::Kernels& kernels_of(const std::string& instruction_set) {
-    const elman::Kernels* found = elman::find(instruction_set.c_str());
-    if (!found) throw nb::value_error("no kernels of this name");
-    return *found;
-}
-
-size_t recurrence_saved_floats(const std::string& instruction_set, const Pass& pass, const Sizes& sizes) {
-    return kernels_of(instruction_set).recurrence.saved_floats(pass.shape(sizes, 0));
-}
-
-// The layers in the order in which they run. The tensors of each: weight_ih, weight_hh, bias_ih, bias_hh, x, h, c,
-// output, last h, last c, saved, rows
-void recurrence_forward(const std::string& instruction_set, const Pass& pass, const std::vector<Layer>& layers) {
-    std::vector<elman::RecurrenceForward> tasks;
-    for (const auto& [sizes, a] : layers)
-        tasks.push_back({pass.shape(sizes, a.at(11)), recurrence_weights(a), at<const float>(a.at(4)),
-                         at<const float>(a.at(5)), at<const float>(a.at(6)), at<float>(a.at(7)), at<float>(a.at(8)),
-                         at<float>(a.at(9)), at<float>(a.at(10))});
-    const elman::Kernels& kernels = kernels_of(instruction_set);
-    nb::gil_scoped_release free;
-    for (const auto& task : tasks) kernels.recurrence.forward(task);
-}
-
-// The layers in the order in which they run, the last one first. The tensors of each: weight_ih, weight_hh, bias_ih,
-// bias_hh, x, saved, doutput, dlast h, dlast c; then the results: dx, dh, dc, dweight_ih, dweight_hh, dbias_ih,
-// dbias_hh; then rows
-void recurrence_backward(const std::string& instruction_set, const Pass& pass, const std::vector<Layer>& layers) {
-    std::vector<elman::RecurrenceBackward> tasks;
-    for (const auto& [sizes, a] : layers)
-        tasks.push_back({pass.shape(sizes, a.at(16)), recurrence_weights(a), at<const float>(a.at(4)),
-                         at<const float>(a.at(5)), at<const float>(a.at(6)), at<const float>(a.at(7)),
-                         at<const float>(a.at(8)), at<float>(a.at(9)), at<float>(a.at(10)), at<float>(a.at(11)),
-                         at<float>(a.at(12)), at<float>(a.at(13)), at<float>(a.at(14)), at<float>(a.at(15))});
-    const elman::Kernels& kernels = kernels_of(instruction_set);
-    nb::gil_scoped_release free;
-    for (const auto& task : tasks) kernels.recurrence.backward(task);
-}
-
 }  // namespace
 
-void bind_text(nb::module_& m);  // bindings_text.cpp
+void bind_recurrence(nb::module_& m);  // bindings_recurrence.cpp
+void bind_text(nb::module_& m);        // bindings_text.cpp
 
 NB_MODULE(_native, m) {
     m.def("instruction_set", [] { return std::string(elman::kernels().name); });
@@ -212,29 +196,14 @@ NB_MODULE(_native, m) {
     m.def("pool", [] { return std::string(elman::pool()); });
     m.def("use_own_pool", &elman::use_own_pool, "own"_a);
     m.def("memory", &memory, "shape"_a);
-    m.def("distinct", [](std::array<Address, 3> a, long count, long table_rows) {  // ids, tokens, rows
-        check_ids(a[0], count, table_rows, "a row is outside a table of ");
-        return elman::distinct(at<const int64_t>(a[0]), count, table_rows, at<int64_t>(a[1]), at<int64_t>(a[2]));
-    });
-    m.def("gather", [](std::array<Address, 3> a, long rows, long size, int threads) {
-        elman::gather(at<const int64_t>(a[0]), rows, size, at<const float>(a[1]), at<float>(a[2]), threads);
-    }, nb::call_guard<nb::gil_scoped_release>());  // tokens, weight, x
-    m.def("embedding_gradient", [](std::array<Address, 3> a, long rows, long size, long vocabulary, int threads) {
-        elman::embedding_gradient(at<const int64_t>(a[0]), rows, size, at<const float>(a[1]), vocabulary,
-                                  at<float>(a[2]), threads);  // tokens, doutput, dweight
-    }, nb::call_guard<nb::gil_scoped_release>());
+    m.def("distinct", &distinct, "ids"_a, "tokens"_a, "rows"_a, "table_rows"_a);
+    m.def("gather", &gather, "tokens"_a, "weight"_a, "x"_a, "threads"_a);
+    m.def("embedding_gradient", &embedding_gradient, "tokens"_a, "doutput"_a, "dweight"_a, "threads"_a);
     m.def("sum_of_squares", &elman::sum_of_squares, nb::call_guard<nb::gil_scoped_release>());
     m.def("release_workspaces", &elman::release_workspaces);
     m.def("output_nats", &output_nats);
     m.def("peak", [](int threads, long rounds) { return elman::kernels().peak(threads, rounds); },
           nb::call_guard<nb::gil_scoped_release>(), "threads"_a, "rounds"_a);
-    nb::class_<Pass>(m, "Pass").def("__init__", [](Pass* self, int cell, std::vector<int64_t> batch_sizes, bool reverse,
-                                                   bool bf16, int threads) {
-        new (self) Pass{cell, std::move(batch_sizes), reverse, bf16, threads};
-    });
-    m.def("recurrence_saved_floats", &recurrence_saved_floats);
-    m.def("recurrence_forward", &recurrence_forward);
-    m.def("recurrence_backward", &recurrence_backward);
     nb::class_<Stream>(m, "Stream")
         .def(nb::init<int, int, long, long, long, const std::vector<std::pair<Address, Address>>&,
                       const std::vector<Address>&>(),
@@ -245,5 +214,6 @@ NB_MODULE(_native, m) {
              "threads"_a)
         .def("best", &Stream::best, "batch"_a, "state"_a, "tokens"_a, "most"_a, "tokens_out"_a, "log_probs"_a,
              "threads"_a);
+    bind_recurrence(m);
     bind_text(m);
 }

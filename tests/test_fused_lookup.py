@@ -161,7 +161,7 @@ def test_rows_that_are_not_there_are_refused() -> None:
         rows = torch.tensor([[1, 2, wrong]] * 4)
         with pytest.raises(IndexError, match="outside a table of 5"):
             module(Lookup(torch.randn(5, 7), rows))
-    with pytest.raises(ValueError, match="not the rows of a table"):
+    with pytest.raises(ValueError, match="int64"):
         module(Lookup(torch.randn(5, 7), torch.zeros(4, 3)))
     with pytest.raises(RuntimeError, match="must be equal to input_size"):
         module(Lookup(torch.randn(5, 6), torch.zeros(4, 3, dtype=torch.int64)))

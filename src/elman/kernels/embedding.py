@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elman.kernels import native
+from elman.kernels import native, operators
 
 _sparse: ContextVar[bool] = ContextVar("sparse", default=False)
 
@@ -57,14 +57,15 @@ def lookup(tokens: Tensor, weight: Tensor) -> Tensor:
     return rows
 
 
-def _fake(doutput: Tensor, tokens: Tensor, vocabulary_size: int) -> Tensor:
+def _shapes(doutput: Tensor, tokens: Tensor, vocabulary_size: int) -> Tensor:
     return doutput.new_empty(vocabulary_size, doutput.shape[-1])
 
 
-_library: Any = torch.library.Library("elman", "FRAGMENT")  # type: ignore[no-untyped-call]
-_library.define("embedding_gradient(Tensor doutput, Tensor tokens, int vocabulary_size) -> Tensor")
-_library.impl("embedding_gradient", native.embedding_gradient, "CPU")
-torch.library.register_fake("elman::embedding_gradient", _fake)
+operators.define(
+    "embedding_gradient(Tensor doutput, Tensor tokens, int vocabulary_size) -> Tensor",
+    native.embedding_gradient,
+    _shapes,
+)
 
 
 class _Lookup(torch.autograd.Function):

@@ -11,8 +11,6 @@ T steps, B batch, N = sum of batch_sizes rows, L layers, D input size, H hidden 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
-from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -21,10 +19,7 @@ from torch import Tensor
 from elman.cells import Parameters
 from elman.cells.functions import Cell, States
 from elman.errors import OptionError
-from elman.kernels import embedding, native
-
-_CELLS = {"rnn_tanh": (0, 1), "rnn_relu": (1, 1), "lstm": (2, 4), "gru": (3, 3)}
-"""name → (number in native/recurrence.hpp, gates)"""
+from elman.kernels import embedding, native, operators
 
 MOST_DISTINCT = 0.75
 """Where at most this share of the places of a looked up x read different rows, each row is multiplied by the
@@ -49,7 +44,9 @@ def takes(weights: Sequence[Tensor], state: Sequence[Tensor], x: Tensor) -> bool
     """Whether the kernels are there and can compute this: float32 on the CPU, or what autocast made of it."""
     if not native.takes(*weights):
         return False
-    dtypes = (torch.float32, torch.bfloat16) if torch.is_autocast_enabled("cpu") else (torch.float32,)
+    if not torch.is_autocast_enabled("cpu"):
+        return all(map(native.is_float32, (x, *state)))
+    dtypes = (torch.float32, torch.bfloat16)
     return all(t.dtype in dtypes and t.is_cpu for t in (x, *state))
 
 
@@ -61,7 +58,6 @@ def layers(
     Differentiable; a second time (create_graph=True) by way of `again`, OptionError without it. ValueError
     for tensors that do not fit together, IndexError for a row that x does not have.
     """
-    _check(one, parameters, x, state)
     weights = [w for p in parameters for w in p if w is not None]
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *state, *weights)):
         output, *last = _Layers.apply(one, again, len(state), x, *state, *weights)  # type: ignore[no-untyped-call]
@@ -70,48 +66,9 @@ def layers(
     return output, tuple(last)
 
 
-def _check(one: Pass, parameters: Sequence[Parameters], x: Tensor, state: States) -> None:
-    """What the kernels take on trust; that the table has each row they see for themselves."""
-    cell, sizes, _, rows = one
-    if rows is not None and (x.dim() != 2 or rows.dtype != torch.int64 or not rows.is_cpu):
-        raise ValueError(
-            f"rows is {rows.dtype} {tuple(rows.shape)}, not the rows of a table, int64 on the CPU"
-        )
-    gates, (L, B, H), D = _CELLS[cell][1], state[0].shape, x.shape[-1]
-    bias = None if parameters[0].bias_ih is None else (gates * H,)
-    shapes: list[Any] = [((gates * H, H if k else D), (gates * H, H), bias, bias) for k in range(L)]
-    fits = (
-        sum(sizes) == (prod(x.shape[:-1]) if rows is None else rows.numel())
-        and sizes[0] == B
-        and sizes[-1] >= 1
-        and all(a >= b for a, b in pairwise(sizes))
-        and len(state) == (2 if cell == "lstm" else 1)
-        and all(s.shape == (L, B, H) for s in state)
-        and [tuple(None if w is None else w.shape for w in p) for p in parameters] == shapes
-    )
-    if not (fits and native.takes(x, *state, *(w for p in parameters for w in p))):
-        raise ValueError(
-            f"{cell} with x {tuple(x.shape)}, state {[tuple(s.shape) for s in state]}, "
-            f"weights {[None if w is None else tuple(w.shape) for p in parameters for w in p]}: "
-            "shapes or dtypes do not fit"
-        )
-
-
 def _what(one: Pass) -> tuple[Any, ...]:
     cell, sizes, reverse, rows = one
     return native.require().instruction_set(), cell, sizes, reverse, native.rounds_to_bf16(), rows
-
-
-_library: Any = torch.library.Library("elman", "FRAGMENT")  # type: ignore[no-untyped-call]
-_PASS = "str instruction_set, str cell, int[] sizes, bool reverse, bool bf16, Tensor? rows, "
-_PASS += "Tensor[] weights, Tensor x, "
-_library.define(
-    f"recurrence({_PASS} Tensor[] state, bool keep) -> (Tensor output, Tensor[] last, Tensor[] saved)"
-)
-_library.define(
-    f"recurrence_backward({_PASS} Tensor[] saved, Tensor?[] gradients, bool[] wanted, bool sparse)"
-    " -> Tensor[]"
-)
 
 
 def _forward(
@@ -121,26 +78,37 @@ def _forward(
     each of them saved, and what was looked up."""
     rows, weights, x, state, keep = rest
     weights, state, x = [w.contiguous() for w in weights], [s.contiguous() for s in state], x.contiguous()
-    module, (L, _, H) = native.require(), state[0].shape
-    one = module.Pass(_CELLS[cell][0], sizes, reverse, bf16, torch.get_num_threads())
-    count = L - 1 if keep else min(L - 1, 2)
-    made = [x.new_empty(sum(sizes), H) for _ in range(count)]
-    between = [made[k % count] for k in range(L - 1)]  # the layers: each writes one, the next reads it
-    output = x.new_empty(*(x.shape[:-1] if rows is None else rows.shape), H)
-    last = [torch.empty_like(s) for s in state]
     looked_up = [] if rows is None else _look_up(x, rows)
-    x, _, places = looked_up or (x, None, None)
-    rows = places if _shared(x, places) else None
-    calls, saved = [], []
-    for k, (reads, writes) in enumerate(zip([x, *between], [*between, output], strict=True)):
-        shape = (reads.shape[-1], H, prod(reads.shape[:-1]))
-        if keep:
-            saved.append(native.memory((module.recurrence_saved_floats(instruction_set, one, shape),)))
-        addresses = [*_weights(weights, k, L), native.address(reads), *_two(state, k), native.address(writes)]
-        addresses += [*_two(last, k), native.address(saved[k] if keep else None)]
-        calls.append((shape, [*addresses, native.address(rows if k == 0 else None)]))
-    module.recurrence_forward(instruction_set, one, calls)
+    places = x.shape[:-1] if rows is None else rows.shape
+    what = (instruction_set, cell, sizes, reverse, bf16, torch.get_num_threads())
+    one = _checked(what, weights, *(looked_up[::2] or (x, None)))
+    L, N, _, H = one.sizes
+    made = [native.memory((N, H)) for _ in range(L - 1 if keep else min(L - 1, 2))]
+    between = [made[k % len(made)] for k in range(L - 1)]  # the layers: each writes one, the next reads it
+    saved = [native.memory((floats,)) for floats in [_saved_floats(what, H)] * L] if keep else []
+    output, last = x.new_empty(*places, H), [torch.empty_like(s) for s in state]
+    fresh = native.fresh
+    one.forward(
+        _given(state), [*map(fresh, between)], fresh(output), [*map(fresh, last)], [*map(fresh, saved)]
+    )
     return output, last, [*between, *saved, *looked_up] if keep else []
+
+
+def _checked(what: tuple[Any, ...], weights: Sequence[Tensor], x: Tensor, places: Tensor | None) -> Any:
+    """The compiled recurrence, which has found that all of these fit together; ValueError, IndexError."""
+    rows = places if _shared(x, places) else None
+    return native.require().Recurrence(
+        what, _given(weights), native.given(x), native.given(rows, torch.int64)
+    )
+
+
+def _given(tensors: Sequence[Tensor | None]) -> list[native.Given]:
+    return [native.given(t) for t in tensors]
+
+
+def _saved_floats(what: tuple[Any, ...], hidden_size: int) -> int:
+    floats: int = native.require().recurrence_saved_floats(what, hidden_size)
+    return floats
 
 
 def _look_up(table: Tensor, rows: Tensor) -> list[Tensor]:
@@ -167,53 +135,85 @@ def _backward(
     sparse: where x was looked up, the gradient of the rows that were read, instead of all of the table.
     """
     rows, weights, table, saved, gradients, wanted, sparse = rest
-    weights = [w.contiguous() for w in weights]
+    weights, states = [w.contiguous() for w in weights], len(gradients) - 1
+    if len(wanted) != 1 + states + len(weights) or len(saved) < (1 if rows is None else 4):
+        raise ValueError(f"{len(wanted)} results of {len(weights)} weights and {len(saved)} saved tensors")
     *saved, x, tokens, places = [*saved, table.contiguous(), None, None] if rows is None else saved
-    rows = places if _shared(x, places) else None
-    doutput, *dlast = [None if g is None else g.contiguous() for g in gradients]
-    module, L, H = native.require(), (len(saved) + 1) // 2, weights[1].shape[1]
-    one = module.Pass(_CELLS[cell][0], sizes, reverse, bf16, torch.get_num_threads())
-    shapes = [x.shape, *[(L, sizes[0], H)] * len(dlast), *(w.shape for w in weights)]
+    gradients = [None if g is None else native.contiguous(g) for g in gradients]
+    what = (instruction_set, cell, sizes, reverse, bf16, torch.get_num_threads())
+    one = _checked(what, weights, x, places)
+    L, N, B, H = one.sizes
+    between, saved = saved[: L - 1], [_aligned(s) for s in saved[L - 1 :]]
+    shapes = [x.shape, *[(L, B, H)] * states, *(w.shape for w in weights)]
     results = [native.memory(shape if want else (0,)) for shape, want in zip(shapes, wanted, strict=True)]
-    dx, *given = [r if want else None for r, want in zip(results, wanted, strict=True)]
-    dstate, dweights = given[: len(dlast)], given[len(dlast) :]
     # below this layer nothing is wanted
-    first = next((n for n, d in enumerate(dweights) if d is not None), 0)
-    lowest = 0 if any(wanted[: 1 + len(dlast)]) else first * L // len(weights)
-    made = [native.memory((sum(sizes), H)) for _ in range(min(L - 1 - lowest, 2))]
-    above, calls = doutput, []
-    for k in reversed(range(lowest, L)):
-        reads = saved[k - 1] if k else x
-        below = dx if k == 0 else made[k % len(made)] if k > lowest else None
-        shape = (reads.shape[-1], H, prod(reads.shape[:-1]))
-        addresses = [*_weights(weights, k, L), *map(native.address, (reads, saved[L - 1 + k], above))]
-        addresses += [*_two(dlast, k), native.address(below), *_two(dstate, k), *_weights(dweights, k, L)]
-        calls.append((shape, [*addresses, native.address(rows if k == 0 else None)]))
-        above = below
-    module.recurrence_backward(instruction_set, one, calls)
+    first = next((n for n, want in enumerate(wanted[1 + states :]) if want), 0)
+    lowest = 0 if any(wanted[: 1 + states]) else first * L // len(weights)
+    made = [native.memory((N, H)) for _ in range(min(L - 1 - lowest, 2))]
+    one.backward(
+        _given(saved),
+        _given(between),
+        _given(gradients),
+        lowest,
+        [*map(native.fresh, made)],
+        [native.fresh(r) if want else native.NOTHING for r, want in zip(results, wanted, strict=True)],
+    )
     if tokens is not None and wanted[0]:
         if not _shared(x, places):
-            results[0] = native.embedding_gradient(results[0], places, len(tokens))
+            results[0] = native.embedding_gradient(results[0], places.flatten(), len(tokens))
         if not sparse:
             results[0] = native.embedding_gradient(results[0], tokens, len(table))
     return results
 
 
-def _weights(weights: Sequence[Tensor | None], k: int, L: int) -> list[int]:
-    """The addresses of layer k's four; 0 for what is not there."""
-    each = len(weights) // L
-    found = [native.address(w) for w in weights[k * each : (k + 1) * each]]
-    return found + [0] * (4 - each)
+def _aligned(saved: Tensor) -> Tensor:
+    """Itself, or a copy at a line of the cache, where the kernels want it: a hook may have moved it."""
+    if saved.data_ptr() % 64 == 0 and saved.is_contiguous():
+        return saved
+    return native.memory(saved.shape).copy_(saved)
 
 
-def _two(state: Sequence[Tensor | None], k: int) -> list[int]:
-    """The addresses of layer k's h and c in tensors [L, B, H]; 0 for what is not there."""
-    found = [0 if s is None else native.address(s) + k * (s.nbytes // len(s)) for s in state]
-    return found + [0] * (2 - len(state))
+def _forward_shapes(
+    instruction_set: str, cell: str, sizes: list[int], reverse: bool, bf16: bool, *rest: Any
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    rows, _, x, state, keep = rest
+    L, _, H = state[0].shape
+    output = x.new_empty(*(x.shape[:-1] if rows is None else rows.shape), H)
+    last = [s.new_empty(s.shape) for s in state]
+    if not keep:
+        return output, last, []
+    floats = _saved_floats((instruction_set, cell, sizes, reverse, bf16, 1), H)
+    saved = [x.new_empty(sum(sizes), H) for _ in range(L - 1)] + [x.new_empty(floats) for _ in range(L)]
+    if rows is not None:
+        read, distinct = (torch.library.get_ctx().new_dynamic_size() for _ in range(2))
+        saved += [x.new_empty(read, x.shape[-1]), rows.new_empty(distinct), rows.new_empty(rows.shape)]
+    return output, last, saved
 
 
-_library.impl("recurrence", _forward, "CPU")
-_library.impl("recurrence_backward", _backward, "CPU")
+def _backward_shapes(
+    instruction_set: str, cell: str, sizes: list[int], reverse: bool, bf16: bool, *rest: Any
+) -> list[Tensor]:
+    rows, weights, table, saved, gradients, wanted, sparse = rest
+    H, each = weights[1].shape[1], 4 if len(weights) > 2 and weights[2].dim() == 1 else 2
+    x = (len(saved[-2]), table.shape[-1]) if sparse and rows is not None else table.shape
+    state = (len(weights) // each, sizes[0], H)
+    shapes = [x, *[state] * (len(gradients) - 1), *(w.shape for w in weights)]
+    return [table.new_empty(shape if want else (0,)) for shape, want in zip(shapes, wanted, strict=True)]
+
+
+_PASS = "str instruction_set, str cell, int[] sizes, bool reverse, bool bf16, Tensor? rows, "
+_PASS += "Tensor[] weights, Tensor x, "
+operators.define(
+    f"recurrence({_PASS} Tensor[] state, bool keep) -> (Tensor output, Tensor[] last, Tensor[] saved)",
+    _forward,
+    _forward_shapes,
+)
+operators.define(
+    f"recurrence_backward({_PASS} Tensor[] saved, Tensor?[] gradients, bool[] wanted, bool sparse)"
+    " -> Tensor[]",
+    _backward,
+    _backward_shapes,
+)
 
 
 class _Layers(torch.autograd.Function):
@@ -230,7 +230,8 @@ class _Layers(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         need = ctx.needs_input_grad[3:]
-        tensors, saved = ctx.saved_tensors[: len(need)], ctx.saved_tensors[len(need) :]
+        kept = ctx.saved_tensors  # read once: each reading unpacks anew, and a checkpoint allows one
+        tensors, saved = kept[: len(need)], kept[len(need) :]
         if torch.is_grad_enabled():
             return None, None, None, *_differentiably(ctx, tensors, saved, need, gradients)
         x, weights, sparse = tensors[0], tensors[1 + ctx.states :], ctx.sparse

@@ -1,8 +1,9 @@
 """The compiled kernels, where this installation has them: the only importer of `elman._native`.
 
-Everything else asks here whether they are there (`available`), gets them or an error with the remedy
-(`require`), and hands over tensors as addresses (`address`). Without a compiler at installation there is no
-module and everything runs on torch; ELMAN_KERNELS=torch in the environment asks for just that.
+Everything else asks here whether they are there (`available`) and can be used now (`takes`), gets them or an
+error with the remedy (`require`), and hands over tensors as addresses and shapes (`given`). Without a
+compiler at installation there is no module and everything runs on torch; ELMAN_KERNELS=torch in the
+environment asks for just that.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from elman.errors import OptionError
 from elman.text import encoding
@@ -91,9 +93,32 @@ def instruction_set(name: str) -> Iterator[None]:
         module.use(before)
 
 
+def plain() -> bool:
+    """Whether operators are simply carried out here: nothing traces, compiles, transforms or replaces them.
+
+    Where something does (jit.trace, torch.compile, export, torch.func, forward-mode gradients, FLOP counters,
+    FakeTensorMode, selective checkpointing) torch's own operators compute, which all of them know.
+    """
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._is_tracing()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+    )
+
+
 def takes(*tensors: Tensor | None) -> bool:
-    """Whether the kernels are there and can compute on these: float32 on the CPU."""
-    return _module is not None and all(t is None or (t.dtype == torch.float32 and t.is_cpu) for t in tensors)
+    """Whether the kernels are there and can compute on these, now: plain float32 tensors on the CPU."""
+    return _module is not None and plain() and all(t is None or is_float32(t) for t in tensors)
+
+
+def is_float32(tensor: Tensor) -> bool:
+    """Whether it is a plain one (no subclass) of float32 on the CPU."""
+    return type(tensor) in _PLAIN and tensor.dtype == torch.float32 and tensor.is_cpu
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def rounds_to_bf16() -> bool:
@@ -110,7 +135,7 @@ def memory(shape: Sequence[int]) -> Tensor:
     """An uninitialised float32 tensor; a large one in memory that the kernels get back when it dies."""
     count = math.prod(shape)
     if _module is None or count < _LARGE:
-        return torch.empty(tuple(shape), dtype=torch.float32)
+        return torch.empty(tuple(shape), dtype=torch.float32, device="cpu")
     taken: Tensor = _module.memory(shape)
     return taken
 
@@ -128,35 +153,57 @@ def distinct(ids: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """
     ids, tokens = ids.contiguous(), ids.new_empty(ids.numel())
     rows = torch.empty_like(ids)
-    addresses = [address(t) for t in (ids, tokens, rows)]
-    return tokens[: require().distinct(addresses, ids.numel(), size)], rows
+    count = require().distinct(given(ids, torch.int64), fresh(tokens), fresh(rows), size)
+    return tokens[:count], rows
 
 
 def gather(tokens: Tensor, weight: Tensor) -> Tensor:
-    """tokens [U], known to be rows of weight [V, E] → these rows [U, E]; contiguous, not differentiable."""
-    x = memory((len(tokens), weight.shape[1]))
-    require().gather([address(t) for t in (tokens, weight, x)], *x.shape, torch.get_num_threads())
+    """tokens [U] int64, weight [V, E] → these rows [U, E]; contiguous, not differentiable. IndexError."""
+    x = memory((tokens.numel(), weight.shape[-1]))
+    require().gather(given(tokens, torch.int64), given(weight), fresh(x), torch.get_num_threads())
     return x
 
 
 def embedding_gradient(doutput: Tensor, tokens: Tensor, vocabulary_size: int) -> Tensor:
-    """doutput [..., E], tokens [...] → dweight [V, E]; the tokens are known to be in the vocabulary."""
-    doutput, tokens = doutput.contiguous(), tokens.contiguous()
+    """doutput [..., E], tokens [...] int64 → dweight [V, E]. IndexError for a token outside 0..V-1."""
+    doutput, tokens = contiguous(doutput), tokens.contiguous()
     dweight = memory((vocabulary_size, doutput.shape[-1]))
-    addresses = [address(t) for t in (tokens, doutput, dweight)]
-    require().embedding_gradient(
-        addresses, tokens.numel(), dweight.shape[1], vocabulary_size, torch.get_num_threads()
-    )
+    addresses = given(tokens, torch.int64), given(doutput), fresh(dweight)
+    require().embedding_gradient(*addresses, torch.get_num_threads())
     return dweight
 
 
-def address(tensor: Tensor | None) -> int:
-    """Where the numbers of a contiguous tensor lie; 0 for None."""
+Given = tuple[int, Sequence[int]]
+"""What the kernels get of a tensor, and check the sizes of: where its numbers lie, and its shape."""
+NOTHING: Given = (0, ())
+
+
+def given(tensor: Tensor | None, dtype: torch.dtype = torch.float32) -> Given:
+    """Where the numbers of a contiguous tensor on the CPU lie, and its shape; ValueError for any other."""
     if tensor is None:
-        return 0
+        return NOTHING
+    if tensor.dtype != dtype or not tensor.is_cpu:
+        raise ValueError(f"a kernel was given {tensor.dtype} on {tensor.device}, not {dtype} on the CPU")
     if not tensor.is_contiguous():
         raise ValueError("a kernel was given a tensor that is not contiguous")
-    return tensor.data_ptr()
+    if tensor.untyped_storage().nbytes() < tensor.storage_offset() * tensor.itemsize + tensor.nbytes:
+        raise ValueError("a kernel was given a tensor whose memory has been taken away")
+    return tensor.data_ptr(), tensor.shape
+
+
+def fresh(tensor: Tensor) -> Given:
+    """`given` for a tensor that was made here, by `memory` or torch.empty, and so needs no check."""
+    return tensor.data_ptr(), tensor.shape
+
+
+def contiguous(tensor: Tensor) -> Tensor:
+    """Itself, or a copy where its numbers do not lie one after the other as they are."""
+    return tensor.resolve_neg().contiguous()
+
+
+def address(tensor: Tensor | None) -> int:
+    """Where the numbers of a contiguous tensor lie, of any dtype; 0 for None. ValueError, see `given`."""
+    return 0 if tensor is None else given(tensor, tensor.dtype)[0]
 
 
 class WordTable:

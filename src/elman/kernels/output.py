@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from elman.errors import OptionError
-from elman.kernels import native
+from elman.kernels import native, operators
 
 _expected: ContextVar[Tensor | float] = ContextVar("expected", default=1.0)
 
@@ -51,29 +51,12 @@ def linear_nats(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Te
     All float32 on the CPU, but hidden may be bfloat16 (autocast). Differentiable once. ValueError for shapes
     that do not fit together, IndexError for a target outside 0..V-1.
     """
-    if targets.dtype != torch.int64 or not targets.is_cpu:
-        raise ValueError(f"targets are {targets.dtype} on {targets.device}, not int64 on the CPU")
-    if hidden.shape != (*targets.shape, weight.shape[1]) or (
-        bias is not None and bias.shape != weight.shape[:1]
-    ):
-        shapes = [None if t is None else tuple(t.shape) for t in (hidden, weight, bias, targets)]
-        raise ValueError("hidden {}, weight {}, bias {} and targets {} do not fit together".format(*shapes))
-    if not native.takes(hidden.float(), weight, bias):
-        kinds = [None if t is None else f"{t.dtype} on {t.device}" for t in (hidden, weight, bias)]
-        raise ValueError("hidden {}, weight {}, bias {}: float32 on the CPU is wanted".format(*kinds))
     hidden, bf16 = hidden.float(), native.rounds_to_bf16()
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, weight, bias)):
         nats: Tensor = _LinearNats.apply(hidden, weight, bias, targets, _expected.get(), bf16)  # type: ignore[no-untyped-call]
         return nats
     alone: Tensor = torch.ops.elman.output_nats(hidden, weight, bias, targets, None, [], bf16)[0]
     return alone
-
-
-_library: Any = torch.library.Library("elman", "FRAGMENT")  # type: ignore[no-untyped-call]
-_library.define(
-    "output_nats(Tensor hidden, Tensor weight, Tensor? bias, Tensor targets, Tensor? gradient, "
-    "bool[] wanted, bool bf16) -> (Tensor, Tensor[])"
-)
 
 
 def _nats(
@@ -86,16 +69,22 @@ def _nats(
     bf16: bool,
 ) -> tuple[Tensor, list[Tensor]]:
     """nats; given their gradient, those wanted of hidden, weight, bias, and empty ones for the others."""
-    inputs = [None if t is None else t.contiguous() for t in (hidden, weight, bias, targets)]
-    nats, results = hidden.new_empty(targets.shape), _results(hidden, weight, wanted, native.memory)
-    given = [result if want else None for result, want in zip(results, wanted, strict=True)]
-    if not targets.numel():
-        return nats, [result.zero_() for result in results]
-    tensors = (*inputs, nats, gradient, *(given or [None] * 3))
-    addresses = [native.address(t) for t in tensors]
-    V, H = weight.shape
-    native.require().output_nats(targets.numel(), H, V, *addresses, torch.get_num_threads(), bf16)
-    return nats, results
+    if len(wanted) not in (0, 3):
+        raise ValueError(f"{len(wanted)} results of three")
+    hidden, weight, targets = hidden.contiguous(), weight.contiguous(), targets.contiguous()
+    bias, gradient = (None if t is None else native.contiguous(t) for t in (bias, gradient))
+    nats = native.memory(targets.shape)
+    results = _results(hidden, weight, wanted, native.memory)
+    written = [result if want else None for result, want in zip(results, wanted, strict=True)]
+    native.require().output_nats(
+        *(native.given(t) for t in (hidden, weight, bias)),
+        native.given(targets, torch.int64),
+        native.given(gradient),
+        [native.given(t) for t in (nats, *(written or [None] * 3))],
+        torch.get_num_threads(),
+        bf16,
+    )
+    return nats, results if targets.numel() else [result.zero_() for result in results]
 
 
 def _results(
@@ -105,10 +94,7 @@ def _results(
     return [empty(shape if want else (0,)) for shape, want in zip(shapes, wanted, strict=False)]
 
 
-_library.impl("output_nats", _nats, "CPU")
-
-
-def _fake(
+def _shapes(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -120,7 +106,12 @@ def _fake(
     return hidden.new_empty(targets.shape), _results(hidden, weight, wanted, hidden.new_empty)
 
 
-torch.library.register_fake("elman::output_nats", _fake)
+operators.define(
+    "output_nats(Tensor hidden, Tensor weight, Tensor? bias, Tensor targets, Tensor? gradient, "
+    "bool[] wanted, bool bf16) -> (Tensor, Tensor[])",
+    _nats,
+    _shapes,
+)
 
 
 class _LinearNats(torch.autograd.Function):
