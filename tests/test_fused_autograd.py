@@ -7,9 +7,10 @@ import re
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 import elman
-from agreement import fused_layer
+from agreement import CELLS, Case, fused_layer
 from elman.cells import Parameters
 from elman.errors import OptionError
 from elman.kernels import native
@@ -120,11 +121,37 @@ def test_what_fused_cannot_do_is_said() -> None:
             fused_layer(("gru", sizes, False), p, torch.zeros(x), (torch.zeros(h),))
 
 
-def test_autocast_leaves_output_and_state_in_float32() -> None:
+def test_autocast_leaves_output_and_state_in_float32_where_that_is_asked_for() -> None:
     module, x = lstm()
     plain, _ = module(x)
+    module.keeps_float32 = True
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output, (h, c) = module(x)
         low, _ = module(x.bfloat16())
     assert {output.dtype, h.dtype, c.dtype, low.dtype} == {torch.float32}
     assert error(output, plain) <= tolerance(torch.bfloat16, 12, 29)
+
+
+@pytest.mark.parametrize("backend", ["auto", "fused"])
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("layout", ["time first", "packed unsorted"])
+@pytest.mark.parametrize("low", [False, True])
+def test_autocast_gives_the_dtypes_of_torch_however_many_rows(
+    cell: str, layout: str, low: bool, backend: str
+) -> None:
+    """Its lists differ: LSTM and RNN in bfloat16, a packed LSTM and every GRU as their input."""
+    for steps in (1, 5):  # 3 rows, which torch computes, and 15
+        case = Case(cell, layout, T=steps, B=3)
+        x = torch.randn(steps, 3, case.D)
+        results = []
+        for module in (
+            case.module(torch.nn, torch.float32),
+            case.module(elman, torch.float32, backend=backend),
+        ):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                output, last = module(case.input(x.bfloat16() if low else x))
+            output = output.data if isinstance(output, PackedSequence) else output
+            results.append([t.dtype for t in (output, *(last if cell == "lstm" else [last]))])
+            sum(t.float().sum() for t in (output, *last)).backward()
+            assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in module.parameters())
+        assert results[0] == results[1]

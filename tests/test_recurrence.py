@@ -178,6 +178,7 @@ def test_the_constructor_is_torchs(name: str) -> None:
     theirs = inspect.signature(typing.get_overloads(getattr(nn, name).__init__)[0]).parameters
     ours = dict(inspect.signature(getattr(elman, name).__init__).parameters)
     assert ours.pop("backend").default == "auto"
+    assert ours.pop("unknown").kind == inspect.Parameter.VAR_KEYWORD  # torch.nn says what is wrong with it
     assert [(p.name, p.default) for p in ours.values()] == [(p.name, p.default) for p in theirs.values()]
     for attribute in ("bias", "batch_first", "dropout", "bidirectional"):
         odd = 0.5 if attribute == "dropout" else attribute != "bias"

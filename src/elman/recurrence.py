@@ -13,11 +13,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from elman import kernels
-from elman.kernels import Cell, Stack, States
+from elman.kernels import Cell, Stack, States, native
 
 _CELLS: dict[str, Cell] = {"RNN_TANH": "rnn_tanh", "RNN_RELU": "rnn_relu", "LSTM": "lstm", "GRU": "gru"}
 Device = torch.device | str | int | None
@@ -34,10 +34,24 @@ class Lookup(NamedTuple):
     rows: Tensor  # [T, B] int64, each in 0..U-1
 
 
-class _Recurrence(nn.RNNBase):
-    """What the three classes share: the backend, and one forward for every layout of the input."""
+class _Call(NamedTuple):
+    """A call as the kernels want it: x [T, B, D], or [N, D] with batch_sizes, and the state [K, B, H]."""
 
-    backend: str
+    x: Tensor
+    state: States
+    batch_sizes: Tensor | None
+
+
+class _Recurrence(nn.RNNBase):
+    """What the three classes share: the backend, and which calls Elman's kernels compute.
+
+    All others are torch.nn's own forward: another device or dtype, a few rows, tensors that do not fit (so
+    that its errors are torch's), and whatever is traced, compiled or transformed.
+    """
+
+    backend: str = "auto"
+    keeps_float32: bool = False
+    """Under autocast: output and state in float32, as they are computed, also where torch gives bfloat16."""
 
     def _choose(self, backend: str) -> None:
         kernels.choose(backend, proj_size=self.proj_size)  # refuse now rather than at the first call
@@ -51,55 +65,90 @@ class _Recurrence(nn.RNNBase):
 
         hx and the last state are h [K, B, H], in the LSTM (h, c) (without B for an unbatched input);
         None is zeros. The output has the layout of the input, H · directions wide. Tensors of a wrong
-        shape or dtype raise what torch.nn raises (RuntimeError, ValueError).
+        shape or dtype raise what torch.nn raises.
 
         Beyond torch.nn, input can be a `Lookup`: (table [U, D], rows [T, B], or [B, T] with batch_first) for
         table[rows]. IndexError for a row that the table does not have.
         """
-        self._update_flat_weights()
         if isinstance(input, Lookup):
-            table, rows = input
-            if rows.dim() != 2:
-                raise RuntimeError(f"rows must have 2 dimensions, got {rows.dim()}")
-            batch = rows.shape[0 if self.batch_first else 1]
-            hx = self._zeros(table, batch) if hx is None else hx
-            self.check_forward_args(table, hx, [batch])  # type: ignore[arg-type]  # as data of a packed batch
-            output, last = self._run(table, hx, None, rows.T if self.batch_first else rows)
-            return output.transpose(0, 1) if self.batch_first else output, last
+            return self._looked_up(*input, hx)
+        traced: Any = input
+        if isinstance(traced, fx.Proxy):  # torch.fx.symbolic_trace: a leaf, as torch.nn's modules are
+            tracer: Any = traced.tracer
+            given = (traced,) if hx is None else (traced, hx)
+            return tracer.create_proxy("call_module", tracer.path_of_module(self), given, {})  # type: ignore[no-any-return]
+        call = self._call(input, hx)
+        if call is None:
+            return self._torchs(input, hx)
+        output, last = self._run(*call)
         if isinstance(input, PackedSequence):
-            data, batch_sizes, order, order_back = input
-            hx = self._zeros(data, int(batch_sizes[0])) if hx is None else self.permute_hidden(hx, order)
-            self.check_forward_args(data, hx, batch_sizes)
-            output, last = self._run(data, hx, batch_sizes)
-            return PackedSequence(output, batch_sizes, order, order_back), self.permute_hidden(
-                last, order_back
-            )
+            _, batch_sizes, order, order_back = input
+            packed = PackedSequence(output, batch_sizes, order, order_back)
+            return packed, self.permute_hidden(last, order_back)
+        if input.dim() == 2:
+            return output.squeeze(1), _each(last, lambda s: s.squeeze(1))
+        return output.transpose(0, 1) if self.batch_first else output, last
 
-        if input.dim() not in (2, 3):
-            name = type(self).__name__
-            raise ValueError(f"{name}: Expected input to be 2D or 3D, got {input.dim()}D tensor instead")
-        batched, batch_axis = input.dim() == 3, 0 if self.batch_first else 1
-        if hx is not None:
-            wrong = [s.dim() for s in _states(hx) if s.dim() != input.dim()]
-            if wrong:
-                raise RuntimeError(
-                    f"For {'batched' if batched else 'unbatched'} {input.dim()}-D input, "
-                    f"hx should also be {input.dim()}-D but got {wrong[0]}-D tensor"
-                )
-        if not batched:
-            input = input.unsqueeze(batch_axis)
-            hx = None if hx is None else _each(hx, lambda s: s.unsqueeze(1))
+    def _torchs(self, input: Any, hx: Any) -> tuple[Any, Any]:
+        if isinstance(input, PackedSequence) and self.mode == "LSTM" and hx is not None and native.plain():
+            self.check_forward_args(input.data, hx, input.batch_sizes)  # torch's LSTM does not look
+        return super().forward(input, hx)  # type: ignore[no-any-return]  # of nn.RNN, LSTM or GRU
+
+    def _call(self, input: Tensor | PackedSequence, hx: Any) -> _Call | None:
+        """The call that Elman's kernels compute; None where torch.nn is to answer or refuse."""
+        if self.backend == "torch" or self.proj_size or (self.backend == "auto" and not native.plain()):
+            return None
+        self._update_flat_weights()
+        packed = isinstance(input, PackedSequence)
+        x = input.data if isinstance(input, PackedSequence) else input
+        state, lstm = _states(hx), self.mode == "LSTM"
+        weights: list[Tensor] = self._flat_weights  # type: ignore[assignment]  # none is None once constructed
+        if (
+            not (isinstance(x, Tensor) and 2 <= x.dim() <= 3 - packed and x.shape[-1] == self.input_size)
+            or not (hx is None or (isinstance(hx, Tensor) != lstm and len(state) == 1 + lstm))
+            or not _same_dtype(weights[0], x, *state)
+            or not kernels.computes(self.backend, weights, state, x, x.shape[:-1].numel())
+        ):
+            return None
+        batch_sizes = input.batch_sizes if isinstance(input, PackedSequence) else None
+        if batch_sizes is None:
+            if x.dim() == 2:
+                x, state = x.unsqueeze(1), tuple(s.unsqueeze(1) for s in state if s.dim() == 2)
+            elif self.batch_first:
+                x = x.transpose(0, 1)
+        batch = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
+        shape = (self.num_layers * (1 + self.bidirectional), batch, self.hidden_size)
         if hx is None:
-            hx = self._zeros(input, input.size(batch_axis))
-        self.check_forward_args(input, hx, None)
-        output, last = self._run(input.transpose(0, 1) if self.batch_first else input, hx, None)
-        output = output.transpose(0, 1) if self.batch_first else output
-        if not batched:
-            return output.squeeze(batch_axis), _each(last, lambda s: s.squeeze(1))
-        return output, last
+            return _Call(x, tuple(x.new_zeros(shape) for _ in range(1 + lstm)), batch_sizes)
+        if len(state) != 1 + lstm or any(s.shape != shape for s in state):
+            return None
+        if isinstance(input, PackedSequence):
+            state = _states(self.permute_hidden(hx, input.sorted_indices))
+        return _Call(x, state, batch_sizes)
+
+    def _looked_up(self, table: Tensor, rows: Tensor, hx: Any) -> tuple[Any, Any]:
+        if rows.dim() != 2:
+            raise RuntimeError(f"rows must have 2 dimensions, got {rows.dim()}")
+        self._update_flat_weights()
+        state = _states(hx)
+        weights: list[Tensor] = self._flat_weights  # type: ignore[assignment]  # none is None once constructed
+        if (
+            self.backend not in ("auto", "fused")
+            or self.proj_size
+            or not kernels.computes(self.backend, weights, state, table, rows.numel())
+        ):
+            return self.forward(nn.functional.embedding(rows, table), hx)
+        batch = rows.shape[0 if self.batch_first else 1]
+        if hx is None:
+            shape = (self.num_layers * (1 + self.bidirectional), batch, self.hidden_size)
+            state = tuple(table.new_zeros(shape) for _ in range(1 + (self.mode == "LSTM")))
+            hx = state if self.mode == "LSTM" else state[0]
+        self.check_forward_args(table, hx, [batch])  # type: ignore[arg-type]  # as data of a packed batch
+        output, last = self._run(table, state, None, rows.T if self.batch_first else rows)
+        return output.transpose(0, 1) if self.batch_first else output, last
 
     def _run(
-        self, x: Tensor, hx: Any, batch_sizes: Tensor | None, rows: Tensor | None = None
+        self, x: Tensor, state: States, batch_sizes: Tensor | None, rows: Tensor | None = None
     ) -> tuple[Tensor, Any]:
         stack = Stack(
             cell=_CELLS[self.mode],
@@ -109,21 +158,30 @@ class _Recurrence(nn.RNNBase):
             bidirectional=self.bidirectional,
             dropout=self.dropout,
             training=self.training,
-            proj_size=self.proj_size,
             rows=rows,
         )
-        output, last = kernels.run(self.backend, stack, x, _states(hx), batch_sizes)
+        output, last = kernels.run(self.backend, stack, x, state, batch_sizes)
+        if torch.is_autocast_enabled("cpu") and self.backend != "reference" and not self.keeps_float32:
+            first, *others = kernels.torchs_dtypes(stack.cell, batch_sizes, x, state)
+            output, last = output.to(first), tuple(s.to(d) for s, d in zip(last, others, strict=True))
         return output, last if self.mode == "LSTM" else last[0]
 
-    def _zeros(self, x: Tensor, batch: int) -> Any:
-        """The state before the first step: h, in the LSTM (h, c)."""
-        layers = self.num_layers * (2 if self.bidirectional else 1)
-        h = x.new_zeros(layers, batch, self.proj_size or self.hidden_size)
-        return (h, x.new_zeros(layers, batch, self.hidden_size)) if self.mode == "LSTM" else h
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What torch.jit.script compiles: the namesake in torch.nn, on the same parameters."""
+        namesake: type[nn.RNNBase] = next(c for c in type(self).__mro__ if c in (nn.RNN, nn.LSTM, nn.GRU))
+        twin = namesake.__new__(namesake)
+        twin.__dict__.update(self.__dict__)
+        return twin
 
 
 def _states(hx: Any) -> States:
-    return (hx,) if isinstance(hx, Tensor) else tuple(hx)
+    """The tensors of a state as it is given, if they are some."""
+    found = (hx,) if isinstance(hx, Tensor) else tuple(hx) if isinstance(hx, tuple | list) else ()
+    return found if all(isinstance(s, Tensor) for s in found) else ()
+
+
+def _same_dtype(*tensors: Tensor) -> bool:
+    return torch.is_autocast_enabled("cpu") or all(t.dtype == tensors[0].dtype for t in tensors)
 
 
 def _each(hx: Any, change: Any) -> Any:
@@ -151,8 +209,9 @@ class RNN(_Recurrence, nn.RNN):
         dtype: torch.dtype | None = None,
         *,
         backend: str = "auto",
+        **unknown: Any,
     ) -> None:
-        sizes, placed = (input_size, hidden_size, num_layers), {"device": device, "dtype": dtype}
+        sizes, placed = (input_size, hidden_size, num_layers), {"device": device, "dtype": dtype, **unknown}
         options = (bias, batch_first, dropout, bidirectional)
         nn.RNN.__init__(self, *sizes, nonlinearity, *options, **placed)
         self._choose(backend)
@@ -179,8 +238,9 @@ class LSTM(_Recurrence, nn.LSTM):
         dtype: torch.dtype | None = None,
         *,
         backend: str = "auto",
+        **unknown: Any,
     ) -> None:
-        sizes, placed = (input_size, hidden_size, num_layers), {"device": device, "dtype": dtype}
+        sizes, placed = (input_size, hidden_size, num_layers), {"device": device, "dtype": dtype, **unknown}
         options = (bias, batch_first, dropout, bidirectional)
         nn.LSTM.__init__(self, *sizes, *options, proj_size, **placed)
         self._choose(backend)
@@ -206,8 +266,9 @@ class GRU(_Recurrence, nn.GRU):
         dtype: torch.dtype | None = None,
         *,
         backend: str = "auto",
+        **unknown: Any,
     ) -> None:
-        sizes, placed = (input_size, hidden_size, num_layers), {"device": device, "dtype": dtype}
+        sizes, placed = (input_size, hidden_size, num_layers), {"device": device, "dtype": dtype, **unknown}
         options = (bias, batch_first, dropout, bidirectional)
         nn.GRU.__init__(self, *sizes, *options, **placed)
         self._choose(backend)

@@ -60,22 +60,35 @@ Backend = Callable[[Stack, Tensor, States, Tensor | None], tuple[Tensor, States]
 
 def choose(backend: str, *, proj_size: int = 0) -> str:
     """The name, if there is such a backend here and it can do this; OptionError otherwise."""
-    if backend == "auto":
-        return backend
     if backend == "fused":
         native.require()
     if backend not in BACKENDS:
         raise OptionError(
             f"there is no backend {backend!r}.",
-            remedy=f"choose one of auto, {', '.join(BACKENDS)}.",
+            remedy=f"choose one of {', '.join(BACKENDS)}.",
         )
-    if backend != "torch" and proj_size:
+    if proj_size and backend not in ("auto", "torch"):
         raise OptionError(
             f"backend {backend!r} has no LSTM with projections (proj_size={proj_size}).",
             reason="projections are not part of the LSTM as the papers here have it.",
             remedy="use backend='torch', or proj_size=0.",
         )
     return backend
+
+
+def computes(backend: str, weights: Sequence[Tensor], state: States, x: Tensor, rows: int) -> bool:
+    """Whether Elman computes a call over so many rows; else it is torch's. OptionError as `choose`, and where
+    the backend that was asked for cannot."""
+    if backend == "auto":
+        return rows >= FEW_ROWS and x.numel() > 0 and fused.takes(weights, state, x)
+    if choose(backend) == "fused" and not fused.takes(weights, state, x):
+        raise OptionError(
+            f"backend 'fused' computes in float32 on the CPU, not in {weights[0].dtype} on {x.device}."
+            if native.plain()
+            else "backend 'fused' is not traced, compiled or transformed.",
+            remedy="use backend='auto' or 'torch'.",
+        )
+    return backend != "torch" and rows > 0 and x.numel() > 0
 
 
 def run(
@@ -86,30 +99,17 @@ def run(
     With `batch_sizes` [T] int64 (CPU), x is the data of a PackedSequence [N, D] and so is the output. The
     rows of the state are in the order of the packed batch. Differentiable in x, state and weights.
     """
-    auto = choose(backend, proj_size=stack.proj_size) == "auto"
-    places = x.shape[:-1] if stack.rows is None else stack.rows.shape
-    worthwhile = not stack.proj_size and prod(places) >= FEW_ROWS and x.numel() > 0
-    if auto and worthwhile and fused.takes(stack.weights, state, x):
-        return _run_layers(_fused_and_again, stack, x, state, batch_sizes)
-    if stack.rows is not None and backend != "fused":
+    choose(backend, proj_size=stack.proj_size)
+    rows = prod(x.shape[:-1]) if stack.rows is None else stack.rows.numel()
+    if stack.proj_size or not computes(backend, stack.weights, state, x, rows):
+        backend = "torch"
+    if stack.rows is not None and backend not in ("auto", "fused"):
         x = embedding(stack.rows, x)
-    return (_torch if auto else BACKENDS[backend])(stack, x, state, batch_sizes)
+    return BACKENDS[backend](stack, x, state, batch_sizes)
 
 
 FEW_ROWS = 8
 """Below so many rows the weights are not worth the packing that makes the fused product of them fast."""
-
-
-def _fused(stack: Stack, x: Tensor, state: States, batch_sizes: Tensor | None) -> tuple[Tensor, States]:
-    if not fused.takes(stack.weights, state, x):
-        raise OptionError(
-            f"backend 'fused' computes in float32 on the CPU, not in {stack.weights[0].dtype} on {x.device}.",
-            remedy="use backend='auto' or 'torch'.",
-        )
-    if not (x if stack.rows is None else stack.rows).numel():
-        x = x if stack.rows is None else embedding(stack.rows, x)
-        return _torch(stack, x, state, batch_sizes)
-    return _run_layers(fused.layers, stack, x, state, batch_sizes)
 
 
 def _torch(stack: Stack, x: Tensor, state: States, batch_sizes: Tensor | None) -> tuple[Tensor, States]:
@@ -288,7 +288,8 @@ def reference_layer(one: Pass, p: Parameters, x: Tensor, state: States) -> tuple
 
 
 BACKENDS: dict[str, Backend] = {
+    "auto": partial(_run_layers, _fused_and_again),
     "torch": _torch,
-    "fused": _fused,
+    "fused": partial(_run_layers, fused.layers),
     "reference": layer_by_layer(reference_layer),
 }

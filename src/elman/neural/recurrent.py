@@ -249,6 +249,12 @@ class RecurrentModel(NeuralModel):
 
 
 def _recurrence(options: RecurrentConfig) -> RNN | LSTM | GRU:
+    made = _cells(options)
+    made.keeps_float32 = True  # the output layer rounds for itself
+    return made
+
+
+def _cells(options: RecurrentConfig) -> RNN | LSTM | GRU:
     sizes = (options.embedding_size, options.hidden_size, options.num_layers)
     between = options.dropout if options.num_layers > 1 else 0.0  # torch warns where there is no "between"
     if options.cell == "lstm":
