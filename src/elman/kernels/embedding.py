@@ -78,7 +78,7 @@ class _Lookup(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, doutput: Tensor) -> Any:
         (tokens,) = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph=True
+        if torch.is_grad_enabled() or native.is_batch_of_gradients(doutput):  # create_graph=True
             return None, torch.ops.aten.embedding_dense_backward(doutput, tokens, ctx.size, -1, False)
         if ctx.sparse:
             distinct, places = native.distinct(tokens, ctx.size)

@@ -232,7 +232,7 @@ class _Layers(torch.autograd.Function):
         need = ctx.needs_input_grad[3:]
         kept = ctx.saved_tensors  # read once: each reading unpacks anew, and a checkpoint allows one
         tensors, saved = kept[: len(need)], kept[len(need) :]
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or any(map(native.is_batch_of_gradients, gradients)):
             return None, None, None, *_differentiably(ctx, tensors, saved, need, gradients)
         x, weights, sparse = tensors[0], tensors[1 + ctx.states :], ctx.sparse
         results = torch.ops.elman.recurrence_backward(*ctx.what, weights, x, saved, gradients, need, sparse)
@@ -248,23 +248,30 @@ def _differentiably(
     need: tuple[bool, ...],
     gradients: tuple[Tensor | None, ...],
 ) -> list[Tensor | None]:
-    """The gradients as functions of everything: create_graph=True asks for the gradient of a gradient."""
+    """The gradients by torch's operators, for create_graph=True (the gradient of a gradient) and for
+    is_grads_batched=True (many at once)."""
     if ctx.again is None:
         raise OptionError(
             "backend 'fused' has no second derivative.",
-            reason="create_graph=True asks for a gradient of the gradient; the backward step is by hand.",
+            reason="create_graph=True asks for a gradient of the gradient, is_grads_batched=True for many at "
+            "once; the backward step is by hand.",
             remedy="use backend='auto' or 'torch'.",
         )
     x, state, weights = tensors[0], tensors[1 : 1 + ctx.states], tensors[1 + ctx.states :]
     each = len(weights) // len(state[0])
     parameters = [Parameters(*weights[k : k + each]) for k in range(0, len(weights), each)]
     written_out = x if ctx.one.rows is None else x[saved[-2][saved[-1]]]
-    output, last = ctx.again(ctx.one._replace(rows=None), parameters, written_out, state)
+    with torch.enable_grad():
+        output, last = ctx.again(ctx.one._replace(rows=None), parameters, written_out, state)
     pairs = [(o, g) for o, g in zip((output, *last), gradients, strict=True) if g is not None]
     asked = [t for t, wanted in zip(tensors, need, strict=True) if wanted]
     found = iter(
         torch.autograd.grad(
-            [o for o, _ in pairs], asked, [g for _, g in pairs], create_graph=True, allow_unused=True
+            [o for o, _ in pairs],
+            asked,
+            [g for _, g in pairs],
+            create_graph=torch.is_grad_enabled(),
+            allow_unused=True,
         )
     )
     return [next(found) if wanted else None for wanted in need]

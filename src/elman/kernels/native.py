@@ -113,6 +113,11 @@ def takes(*tensors: Tensor | None) -> bool:
     return _module is not None and plain() and all(t is None or is_float32(t) for t in tensors)
 
 
+def is_batch_of_gradients(tensor: Tensor | None) -> bool:
+    """Whether torch.autograd.grad made it of is_grads_batched=True: many gradients that look like one."""
+    return tensor is not None and torch._C._functorch.is_legacy_batchedtensor(tensor)
+
+
 def is_float32(tensor: Tensor) -> bool:
     """Whether it is a plain one (no subclass) of float32 on the CPU."""
     return type(tensor) in _PLAIN and tensor.dtype == torch.float32 and tensor.is_cpu
