@@ -7,6 +7,8 @@ import math
 import pytest
 import torch
 
+import elman
+from elman.kernels.draws import drawing_from
 from elman.neural.dropout import Dropout
 
 
@@ -52,3 +54,17 @@ def test_nothing_is_drawn_where_nothing_is_dropped() -> None:
     assert torch.equal(Dropout(0.0)(x), x)
     assert torch.equal(torch.get_rng_state(), before)
     assert (Dropout(1e-9)(torch.ones(9)) <= 1.001).all()
+
+
+@pytest.mark.parametrize("backend", ["auto", "torch", "reference"])
+@pytest.mark.parametrize("rows", [1, 9])
+def test_dropout_between_layers_is_drawn_from_a_trainings_own_generator(backend: str, rows: int) -> None:
+    """Whoever computes, torch's generator stays as it is, and the same seed gives the same output."""
+    module, x = elman.LSTM(3, 5, 2, dropout=0.5, backend=backend), torch.randn(rows, 1, 3)
+    before, outputs = torch.get_rng_state(), []
+    for _ in range(2):
+        with drawing_from(torch.Generator().manual_seed(4)):
+            outputs.append(module(x)[0])
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(*outputs)
+    assert not torch.equal(outputs[0], module.eval()(x)[0])

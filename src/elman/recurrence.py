@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from elman import kernels
-from elman.kernels import Cell, Stack, States, native
+from elman.kernels import Cell, Stack, States, draws, native
 
 _CELLS: dict[str, Cell] = {"RNN_TANH": "rnn_tanh", "RNN_RELU": "rnn_relu", "LSTM": "lstm", "GRU": "gru"}
 Device = torch.device | str | int | None
@@ -96,7 +96,11 @@ class _Recurrence(nn.RNNBase):
 
     def _call(self, input: Tensor | PackedSequence, hx: Any) -> _Call | None:
         """The call that Elman's kernels compute; None where torch.nn is to answer or refuse."""
-        if self.backend == "torch" or self.proj_size or (self.backend == "auto" and not native.plain()):
+        if self.proj_size or (self.backend in ("auto", "torch") and not native.plain()):
+            return None
+        # torch.nn draws from torch's generator: it computes no dropout of a training with one of its own
+        apart = self.dropout > 0 and self.training and self.num_layers > 1 and draws.are_own()
+        if self.backend == "torch" and not apart:
             return None
         self._update_flat_weights()
         packed = isinstance(input, PackedSequence)
@@ -107,7 +111,7 @@ class _Recurrence(nn.RNNBase):
             not (isinstance(x, Tensor) and 2 <= x.dim() <= 3 - packed and x.shape[-1] == self.input_size)
             or not (hx is None or (isinstance(hx, Tensor) != lstm and len(state) == 1 + lstm))
             or not _same_dtype(weights[0], x, *state)
-            or not kernels.computes(self.backend, weights, state, x, x.shape[:-1].numel())
+            or not (kernels.computes(self.backend, weights, state, x, x.shape[:-1].numel()) or apart)
         ):
             return None
         batch_sizes = input.batch_sizes if isinstance(input, PackedSequence) else None

@@ -40,6 +40,11 @@ def own(x: Tensor) -> torch.Generator | None:
     return _here.generator
 
 
+def are_own() -> bool:
+    """Whether a training in this thread draws from a generator of its own."""
+    return _here.generator is not None
+
+
 def dropout(x: Tensor, p: float) -> Tensor:
     """torch.nn.functional.dropout in training; on a CPU from `own`, the same numbers for the same seed."""
     generator = own(x)
