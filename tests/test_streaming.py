@@ -271,3 +271,32 @@ def test_a_wrong_scale_is_caught() -> None:
     wrong = replace(source, output=Matrix(source.output.data, source.output.scale.roll(1)))
     with pytest.raises(AssertionError):
         assert_int8(Stream(wrong), model, p, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_what_torch_makes_by_default_is_no_matter(dtype) -> None:
+    """The kernels write float32: to memory of another size it would be wrong, or beyond its end."""
+    model = StreamingModel(make(), "bfloat16")
+    ids, uniform = torch.tensor([[3, 5], [7, 1], [2, 9]]), torch.tensor([0.3, 0.6], dtype=torch.float64)
+
+    def everything() -> list[torch.Tensor]:
+        state = model.start(2)
+        stream = Stream(model._source())
+        found = [stream.advance(state, ids[0]), stream.token_nats(ids, state), stream.best(state, ids[0], 4)]
+        found.append(stream.draw(state, ids[0], streaming.Drawing(), uniform))
+        return [t for one in found for part in one for t in (part if isinstance(part, tuple) else (part,))]
+
+    wanted = everything()
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        found = everything()
+        with torch.device("meta"):
+            elsewhere = everything()
+    finally:
+        torch.set_default_dtype(before)
+    for one, two, three in zip(wanted, found, elsewhere, strict=True):
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
+    with pytest.raises(ValueError, match="on meta"):
+        Stream(model._source()).draw(model.start(2), ids[0], streaming.Drawing(), uniform.to("meta"))

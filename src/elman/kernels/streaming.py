@@ -108,7 +108,7 @@ class Stream:
     def advance(self, state: States, token: Tensor) -> tuple[States, Tensor]:
         """token [B] int64 → the state after it, next-token log-probabilities [B, V]. IndexError."""
         state, after, addresses = self._states(state, len(token))
-        log_probs = torch.empty(len(token), self.vocabulary_size)
+        log_probs = _floats(len(token), self.vocabulary_size)
         if len(token):
             self._native.advance(
                 1, len(token), addresses, _ids(token), log_probs.data_ptr(), 0, 0, self._threads(len(token))
@@ -118,7 +118,7 @@ class Stream:
     def token_nats(self, ids: Tensor, state: States) -> tuple[Tensor, States]:
         """ids [T+1, B] int64 → -log P of ids[1:] [T, B], state after ids[T-1]. IndexError."""
         steps, batch = len(ids) - 1, ids.shape[1]
-        nats = torch.empty(steps, batch)
+        nats = _floats(steps, batch)
         if not nats.numel():
             return nats, state
         state, after, addresses = self._states(state, batch)
@@ -136,12 +136,15 @@ class Stream:
         A token of -1 where none that may be drawn has a probability above zero, or one is NaN.
         """
         state, after, addresses = self._states(state, len(token))
-        drawn, nats = torch.empty(len(token), dtype=torch.int64), torch.empty(len(token))
-        if uniform.dtype != torch.float64 or uniform.shape != token.shape:
-            raise ValueError(f"uniform is {uniform.dtype} {list(uniform.shape)}, not float64 [B]")
+        drawn, nats = _places(len(token)), _floats(len(token))
+        if uniform.shape != token.shape:
+            raise ValueError(
+                f"uniform is {list(uniform.shape)}, not one number for each of {len(token)} tokens"
+            )
+        uniform = uniform.contiguous()
+        numbers, _ = native.given(uniform, torch.float64)
         if len(token):
-            uniform = uniform.contiguous()
-            written = uniform.data_ptr(), drawn.data_ptr(), nats.data_ptr()
+            written = numbers, drawn.data_ptr(), nats.data_ptr()
             self._native.draw(
                 len(token), addresses, _ids(token), tuple(how), *written, self._threads(len(token))
             )
@@ -155,7 +158,7 @@ class Stream:
         if not 1 <= k <= self.vocabulary_size:
             raise ValueError(f"{k} tokens of {self.vocabulary_size}")
         state, after, addresses = self._states(state, len(token))
-        best, log_probs = torch.empty(len(token), k, dtype=torch.int64), torch.empty(len(token), k)
+        best, log_probs = _places(len(token), k), _floats(len(token), k)
         if len(token):
             written = best.data_ptr(), log_probs.data_ptr()
             self._native.best(len(token), addresses, _ids(token), k, *written, self._threads(len(token)))
@@ -179,6 +182,15 @@ class Stream:
     def _threads(self, rows: int) -> int:
         threads = torch.get_num_threads()
         return threads if threads == 1 else max(1, min(threads, self._bytes * rows // WORTH_A_THREAD))
+
+
+def _floats(*shape: int) -> Tensor:
+    """What the kernels write to: float32 on the CPU, whatever torch's defaults are."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
+
+
+def _places(*shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.int64, device="cpu")
 
 
 def _ids(tokens: Tensor) -> int:

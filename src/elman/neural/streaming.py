@@ -163,7 +163,8 @@ class StreamingModel:
     def start(self, batch: int) -> State:
         """Zeros: (h [L, B, H],) or (h, c)."""
         shape = (self.config.num_layers, batch, self.config.hidden_size)
-        return tuple(torch.zeros(shape) for _ in range(2 if self.config.cell == "lstm" else 1))
+        zeros = torch.zeros(shape, dtype=torch.float32, device="cpu")
+        return (zeros, zeros.clone()) if self.config.cell == "lstm" else (zeros,)
 
     @torch.no_grad()
     def advance(self, state: State, token: Tensor) -> tuple[State, Tensor]:
