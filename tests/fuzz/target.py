@@ -60,6 +60,7 @@ TARGETS = {
     "head": "http",
     "question": "http",
     "connection": "http",
+    "answers": "answers",
     "options": "options",
     "message": "channel",
     "cached": "kept",
