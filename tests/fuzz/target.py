@@ -7,8 +7,10 @@ bound that depends on the length of the input alone. Not here: where inputs come
 
 from __future__ import annotations
 
+import atexit
 import os
 import resource
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -79,10 +81,12 @@ def find(name: str) -> Target:
 
 @cache
 def scratch() -> Path:
-    """A folder of this process in memory, where the system has one: removed by whoever set TMPDIR."""
+    """A folder of this process, in memory where the system has that; removed at its end."""
     shared = Path("/dev/shm")
     inherited = os.environ.get("ELMAN_FUZZ_SCRATCH")
-    return Path(tempfile.mkdtemp(dir=inherited or (shared if shared.is_dir() else None)))
+    folder = Path(tempfile.mkdtemp(dir=inherited or (shared if shared.is_dir() else None)))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def check(target: Target, data: bytes) -> None:
