@@ -181,6 +181,7 @@ def test_a_file_of_options_and_flags_above_it(capsys: pytest.CaptureFixture[str]
         ("lr = -3", "option lr = -3"),
         ("nhid = 0", "--nhid 0"),
         ('model = "transformer"', "--model transformer is not known"),
+        ("tokenizer = 07:32:00", "--tokenizer 07:32:00: input should be 'words'"),
         ("tokenizer = 50", "--tokenizer 50: input should be 'words'"),
         ("[[tokenizer]]", "--tokenizer [{}]: input should be 'words'"),
         ('vocabulary_size = "many"', "--vocabulary-size many: input should be a valid integer"),

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("litestar")
 from elman.errors import ElmanError
 from fuzz.mutation import mutate
-from fuzz.target import ROOM, TARGETS, Target, check, find
+from fuzz.target import ROOM, STATM, TARGETS, Target, check, find
 
 FUZZ = Path(__file__).parent / "fuzz"
 CORPUS = FUZZ / "corpus"
@@ -81,7 +81,8 @@ def test_what_is_an_answer_and_what_a_crash(monkeypatch: pytest.MonkeyPatch) -> 
 
     check(Target(refuses, list), b"")
     require_crash(escapes, ValueError, "escaped")
-    require_crash(reserves, MemoryError)
+    if STATM.exists():
+        require_crash(reserves, MemoryError)
     np.zeros(2 * ROOM, dtype=np.uint8)  # the limit is lifted afterwards
     monkeypatch.setattr("fuzz.target.SECONDS", 0.01)
     require_crash(ponders, AssertionError, "processor time")

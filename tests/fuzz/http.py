@@ -46,11 +46,13 @@ def read(data: bytes) -> None:
         "http_version": event.http_version.decode("ascii"),
     }
     request = read_head(scope)
+    names = [name for name, _ in scope["headers"]]
+    assert all(names.count(name) <= 1 for name in access.ONCE)
     assert request.method in ("GET", "POST")
     assert request.path.startswith("/")
     assert not any(part in request.path for part in ("..", "//"))
-    names = ("localhost", "127.0.0.1", "[::1]")
-    assert request.headers[b"host"].decode() in [f"{name}:{PORT}" for name in names]
+    hosts = [f"{host}:{PORT}" for host in ("localhost", "127.0.0.1", "[::1]")]
+    assert request.headers[b"host"].decode() in hosts
     if access.is_entry(request, SECRET):
         assert SECRET.encode() in request.query
     else:

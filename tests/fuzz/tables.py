@@ -81,7 +81,7 @@ def seeds() -> list[bytes]:
 
 
 def spaces() -> list[bytes]:
-    rows = "the 1 -0.5 1e-3\ncat 0 2 3.25\nof 7 8 9\n"
+    rows = "the 1 -0.123456789 1e-38\ncat 0 2 3.25\nof 7 8 9\n"
     return [rows.encode(), f"3 3\n{rows}".encode(), rows.replace(" ", "\t").encode(), b"1 2\na b the 1 2\n"]
 
 

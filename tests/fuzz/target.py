@@ -7,8 +7,10 @@ bound that depends on the length of the input alone. Not here: where inputs come
 
 from __future__ import annotations
 
+import atexit
 import os
 import resource
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +26,8 @@ SECONDS = 5.0
 """Processor time that one input may take: a hundred times what the slowest good one takes."""
 ROOM, ROOM_PER_BYTE = 64 << 20, 1 << 10
 """Address space that one input may take, touched or not: for buffers of fixed size, and for each byte."""
+
+STATM = Path("/proc/self/statm")
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ TARGETS = {
     "head": "http",
     "question": "http",
     "connection": "http",
+    "answers": "answers",
     "options": "options",
     "message": "channel",
     "cached": "kept",
@@ -76,10 +81,12 @@ def find(name: str) -> Target:
 
 @cache
 def scratch() -> Path:
-    """A folder of this process in memory, where the system has one: removed by whoever set TMPDIR."""
+    """A folder of this process, in memory where the system has that; removed at its end."""
     shared = Path("/dev/shm")
     inherited = os.environ.get("ELMAN_FUZZ_SCRATCH")
-    return Path(tempfile.mkdtemp(dir=inherited or (shared if shared.is_dir() else None)))
+    folder = Path(tempfile.mkdtemp(dir=inherited or (shared if shared.is_dir() else None)))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def check(target: Target, data: bytes) -> None:
@@ -96,9 +103,11 @@ def check(target: Target, data: bytes) -> None:
 
 @contextmanager
 def _limited(room: int) -> Iterator[None]:
-    """At most so much more address space: what is not touched counts too."""
-    with open("/proc/self/statm", "rb") as file:
-        pages = int(file.read().split()[0])
+    """At most so much more address space: what is not touched counts too. On Linux only."""
+    if not STATM.exists():
+        yield
+        return
+    pages = int(STATM.read_bytes().split()[0])
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + room, before[1]))
     try:

@@ -121,6 +121,7 @@ def _one(tokenizer: Tokenizer, text: str) -> None:
     assert len(encoder.words) == len(encoder.bytes) == len(split)
     if split:  # what stands between sentences counts with one of them
         assert sum(encoder.bytes) == len(text.encode())
+        assert sum(encoder.words) == len(text.encode().split())
     kept, encoding.compiled = encoding.compiled, None
     try:
         again, same = _encode(tokenizer, None, text)

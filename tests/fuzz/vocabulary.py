@@ -19,6 +19,7 @@ def run(data: bytes) -> None:
     path = scratch() / "vocabulary.json"
     path.write_bytes(data)
     document = storage.read_json(path)
+    json.loads(data, object_pairs_hook=_once)
     if "name" in document:
         tokenizer = tokenizer_from_json(document)
         assert tokenizer_from_json(json.loads(json.dumps(tokenizer.as_json()))) == tokenizer
@@ -28,11 +29,19 @@ def run(data: bytes) -> None:
     disk.write_bytes(path, json.dumps(found.as_json(), ensure_ascii=False).encode())
     again = Vocabulary.from_json(storage.read_json(path))
     assert again == found
+    assert found.tokens[:2] == ("<unk>", "</s>")
+    assert "<s>" not in found
+    assert not any(set(token) & set(" \t\n\r\v\f") for token in found.tokens)
     assert again.digest == found.digest
     assert (found.counts is None) == (again.counts is None)
     assert found.counts is None or np.array_equal(found.counts, again.counts)
     assert found.ids(found.tokens).tolist() == list(range(len(found)))
     assert [found.token(id) for id in range(len(found))] == document["tokens"]
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    assert len(dict(pairs)) == len(pairs), "a key stands there twice"
+    return dict(pairs)
 
 
 @cache
@@ -68,6 +77,7 @@ def seeds() -> list[bytes]:
         {"tokens": ["<unk>", "</s>", "a", "é", "b\u00a0c"], "counts": [3, 2, 2, 1, 0]},
         {"tokens": ["<unk>", "</s>"], "counts": None},
         {"name": "words"},
+        {"tokens": ["<unk>", "</s>", "z", "s"], "counts": None},
         {"name": "prose", "numbers": False},
     )
     return [json.dumps(document, ensure_ascii=False).encode() for document in documents]
