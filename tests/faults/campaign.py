@@ -1,25 +1,4 @@
-"""`make faults`: kills, failing calls and resumed runs; results/faults.json. One share of it runs in the tests.
-
-python tests/faults/campaign.py [--share 1.0] [--seed 1] [--record results/faults.json]
-"""
-
-from __future__ import annotations
-
-import argparse
-import json
-import os
-import platform
-import random
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
-from collections import Counter
-from pathlib import Path
-from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
+"""`make faults`: kills, failing calls and resumed runs; results/faults.json. A share of it runs in the tests.
 
 from faults.server import KINDS, preload, prepare, trial
 
