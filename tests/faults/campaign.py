@@ -1,5 +1,24 @@
 """`make faults`: kills, failing calls and resumed runs; results/faults.json. A share of it runs in the tests.
 
+PYTHONPATH=tests python -m faults.campaign [--share 1.0] [--seed 1] [--record results/faults.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
 from faults.server import KINDS, preload, prepare, trial
 
 KILLS, RESUMES = 1100, 1100
