@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from annotated_types import Interval
 from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from elman.cli.app import out_of_range
 from elman.errors import FormatError, OptionError
@@ -234,9 +234,10 @@ def train_config(options: Options) -> TrainConfig:
 
 def text_settings(options: Options) -> TextSettings:
     """The text options with their defaults."""
-    from elman.storage import checked
-
-    return checked(TextSettings, options.text, "the options of the text")
+    try:
+        return TypeAdapter(TextSettings).validate_python(options.text)
+    except ValidationError as error:
+        raise _wrong(error) from None
 
 
 def build_model(options: Options, corpus: Corpus, seed: int) -> Any:
