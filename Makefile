@@ -7,7 +7,7 @@ NATIVE := $(wildcard native/*)
 KERNELS := $(BIN)/python -c 'from elman.kernels import native as n; print("Compiled kernels:", \
   n.available() and n.require().instruction_set() or "none (no C++20 compiler?); everything runs on torch")'
 
-.PHONY: compare bench fuzz test lint format clean
+.PHONY: compare bench fuzz faults test lint format clean
 .DEFAULT_GOAL := compare
 
 # The main job: n-grams, feed-forward, RNN, GRU, LSTM and a mixture on one text, one table, one page.
@@ -32,6 +32,12 @@ fuzz: .venv/test.stamp
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --constraint constraints.txt atheris || \
 	  echo "atheris cannot be installed here: the targets in Python are left out"
 	PYTHONPATH=tests $(BIN)/python -m fuzz --time $(TIME) $(if $(TARGET),--target $(TARGET))
+
+# Every verb that writes is killed a thousand times and each of its writing calls fails once; a thousand resumed runs.
+# Half an hour of an idle machine; results/faults.json. SHARE=0.1 is what the tests run.
+SHARE ?= 1
+faults: .venv/test.stamp
+	PYTHONPATH=tests $(BIN)/python -m faults.campaign --share $(SHARE) --record results/faults.json
 
 test: .venv/test.stamp lint
 	$(BIN)/pytest -n 2 --dist worksteal

@@ -67,10 +67,10 @@ def test_a_locale_without_unicode() -> None:
     assert "P = Σ wᵢ Pᵢ" in done.stdout.decode("utf-8")
 
 
-def test_a_path_that_is_not_unicode_keeps_its_bytes() -> None:
+def test_a_path_that_is_not_unicode_is_shown_byte_by_byte() -> None:
     done = shell(r"elman evaluate $'mod\xff' text")
     assert done.returncode == 2
-    assert b"mod\xff does not exist" in done.stderr
+    assert rb"mod\xff does not exist" in done.stderr
 
 
 def test_closed_streams() -> None:

@@ -261,7 +261,7 @@ def _without_sums(value: object) -> Progress:
     [
         ("elman.training.state", "load_optimizer", lambda *parts: None),
         (PrivateRandom, "load", lambda *parts: None),
-        (resuming, "require_carried", lambda *parts: ()),
+        (resuming, "require_carried", lambda carried, *rest: tuple(map(torch.zeros_like, carried))),
         (resuming, "restore_model", lambda *parts: None),
         (Progress, "from_json", staticmethod(_off_by_one)),
         (Progress, "from_json", staticmethod(_without_setbacks)),

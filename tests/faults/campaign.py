@@ -1,6 +1,6 @@
-"""`make faults`: kills, failing calls and resumed runs; results/faults.json. One share of it runs in the tests.
+"""`make faults`: kills, failing calls and resumed runs; results/faults.json. A share of it runs in the tests.
 
-python tests/faults/campaign.py [--share 1.0] [--seed 1] [--record results/faults.json]
+PYTHONPATH=tests python -m faults.campaign [--share 1.0] [--seed 1] [--record results/faults.json]
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from faults.server import KINDS, preload, prepare, trial
 

@@ -42,6 +42,10 @@ def _page(path: Path) -> bool:
     return path.read_text("utf-8").rstrip().endswith("</html>")
 
 
+def _picture(path: Path) -> bool:
+    return path.read_text("utf-8").rstrip().endswith("</svg>")
+
+
 def _run(path: Path) -> bool:
     """A run whose every checkpoint that is named loads, without a note."""
     if not path.exists():
@@ -60,6 +64,7 @@ def _folder(path: Path) -> bool:
     return all(json.loads(found.read_text("utf-8")) for found in path.glob("comparison.json"))
 
 
+COMPARE = ("compare", "text.txt", "--models=kn2,rnn", "--preset=quick")
 SCENES = (
     Scene("train, new", training("gru", "--epochs=1", "--save=new"), ("new",), _run),
     Scene("train, resumed", training("lstm", "--epochs=2", "--save=run", "--resume"), ("run",), _run),
@@ -73,9 +78,9 @@ SCENES = (
     Scene("export int8", ("export", "lstm", "int8", "--to=int8", "--overwrite"), ("int8",)),
     Scene("trace", ("trace", "lstm", "line.txt", "--html=trace.html"), ("trace.html",)),
     Scene("explore", ("explore", "lstm", "kn", "--export=explore.html"), ("explore.html",)),
-    Scene("figure", ("memory", "gates", "lstm", "text.txt", "--figure=g.svg"), ("g.svg",), lambda p: p.read_text("utf-8").rstrip().endswith("</svg>")),
-    Scene("compare saved", ("compare", "lstm", "kn", "--text=text.txt", "--report=r.html"), ("r.html",), _page),
-    Scene("compare", ("compare", "text.txt", "--models=kn2,rnn", "--preset=quick", "--jobs=1", "--save=cmp"), ("cmp",), _folder),
+    Scene("figure", ("memory", "gates", "lstm", "text.txt", "--figure=g.svg"), ("g.svg",), _picture),
+    Scene("report", ("compare", "lstm", "kn", "--text=text.txt", "--report=r.html"), ("r.html",), _page),
+    Scene("compare", (*COMPARE, "--jobs=1", "--save=cmp"), ("cmp",), _folder),
     Scene("data", ("data", "text.txt")),
     Scene("evaluate", ("evaluate", "lstm", "text.txt", "--json")),
     Scene("score", ("score", "lstm", "text.txt", "--json")),

@@ -1,4 +1,4 @@
-"""Trials in forked children of one process that has torch loaded: a fifth of a second each instead of three."""
+"""Trials in forked children of one process that has torch loaded: a fifth of a second each, not three."""
 
 from __future__ import annotations
 

@@ -39,6 +39,9 @@ def main() -> None:
         channel.send(Failed.of(no_memory()))
     except KeyboardInterrupt:
         channel.send(INTERRUPTED)
+    finally:
+        for number in SIGNALS:  # all is saved and told: a second signal has nothing to stop
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _work(channel: Channel, order: dict[str, Any]) -> None:
