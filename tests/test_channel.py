@@ -155,6 +155,7 @@ def test_a_child_whose_parent_is_killed_saves_and_ends(tmp_path: Path, corpus: t
     spec = {"name": "gru", "label": "GRU", "kind": "recurrent", "options": LINEUP[1].options}
     order = {"spec": spec | {"training": {**LINEUP[1].training, "epochs": 10_000}}, "source": source}
     order |= {"digest": text.digest, "seed": 1, "device": "cpu", "save": str(tmp_path), "threads": 1}
+    order |= {"text": {}}
     command = [sys.executable, "-P", "-m", "elman.compare.worker"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None

@@ -87,10 +87,11 @@ def test_two_trainings_in_two_threads_are_each_what_it_is_alone(tmp_path: Path, 
     for name, config in options.items():
         run(model(), CORPUS, config, save=tmp_path / f"{name} alone")
     start = threading.Barrier(2)
+    models = {name: model() for name in options}  # weights are drawn from torch's generator: one by one
 
     def train(name: str) -> None:
         start.wait()
-        run(model(), CORPUS, options[name], save=tmp_path / name)
+        run(models[name], CORPUS, options[name], save=tmp_path / name)
 
     threads = [threading.Thread(target=train, args=(name,)) for name in options]
     before = torch.get_rng_state()

@@ -24,11 +24,11 @@ def shell(line: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--lr", "nan"), "--lr nan: input should be a finite number."),
-        (("--nhid", "0"), "--nhid 0: input should be greater than or equal to 1."),
-        (("--hidden-size", "0"), "--hidden-size 0: input"),
-        (("--epochs", "1.5"), "--epochs 1.5: input should be a valid integer"),
-        (("--order", "11"), "--order 11: input should be less than or equal to 10."),
+        (("--lr", "nan"), "--lr nan is out of range.\nRemedy: give a number above 0"),
+        (("--nhid", "0"), "--nhid 0 is out of range.\nRemedy: give a whole number from 1"),
+        (("--hidden-size", "0"), "--hidden-size 0 is out of range."),
+        (("--epochs", "1.5"), "--epochs 1.5 is not a whole number."),
+        (("--order", "11"), "--order 11 is out of range.\nRemedy: give a whole number from 1 to 10."),
         (("--prune", "0", "a"), "--prune a: input"),
         (("--optimizer", "x"), "--optimizer x: input should be 'sgd', 'adam' or 'adamw'."),
         (("--model", "transformer"), '"rnn-relu", "feedforward", "ngram".'),
@@ -43,7 +43,7 @@ def test_a_wrong_option_is_named_in_plain_lines(
     assert run_cli("train", "pydoc", *arguments) == 2
     told = capsys.readouterr().err
     assert message in told
-    assert "Remedy: `elman train --help`" in told
+    assert "Remedy: give a" in told or "Remedy: `elman train --help`" in told
     assert "pydantic" not in told
     assert "default factory" not in told
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from elman.checkpoint import load_checkpoint, load_model
 from elman.run_folder import is_run
+from elman.storage import read_tensors
 
 from .server import Trial, trial
 
@@ -46,6 +47,11 @@ def _picture(path: Path) -> bool:
     return path.read_text("utf-8").rstrip().endswith("</svg>")
 
 
+def _tensors(path: Path) -> bool:
+    """The order of its metadata is not the same twice."""
+    return bool(read_tensors(path))
+
+
 def _run(path: Path) -> bool:
     """A run whose every checkpoint that is named loads, without a note."""
     if not path.exists():
@@ -74,7 +80,7 @@ SCENES = (
     Scene("export arpa", ("export", "kn", "kn.arpa", "--overwrite"), ("kn.arpa",)),
     Scene("export arpa.gz", ("export", "kn", "kn.arpa.gz", "--overwrite"), ("kn.arpa.gz",)),
     Scene("export vectors", ("export", "lstm", "e.vec", "--overwrite"), ("e.vec",)),
-    Scene("export safetensors", ("export", "lstm", "l.safetensors", "--overwrite"), ("l.safetensors",)),
+    Scene("export tensors", ("export", "lstm", "l.safetensors", "--overwrite"), ("l.safetensors",), _tensors),
     Scene("export int8", ("export", "lstm", "int8", "--to=int8", "--overwrite"), ("int8",)),
     Scene("trace", ("trace", "lstm", "line.txt", "--html=trace.html"), ("trace.html",)),
     Scene("explore", ("explore", "lstm", "kn", "--export=explore.html"), ("explore.html",)),
