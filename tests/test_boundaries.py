@@ -265,7 +265,7 @@ def test_none_of_something_is_refused(cell: str, T: int, B: int, D: int, H: int,
     shapes = [(T * B, D), *[(1, B, H)] * states, (gates * H, D), (gates * H, H), (gates * H,), (gates * H,)]
     x, *others = (torch.ones(shape) for shape in shapes)
     what = (instructions, cell, [B] * T, False, False, None)
-    with pytest.raises(ValueError, match="a size of 0"):
+    with pytest.raises(ValueError, match=r"a size of 0|not positive"):
         torch.ops.elman.recurrence(*what, others[states:], x, others[:states], True)
 
 

@@ -312,3 +312,12 @@ def test_nothing_whole_is_an_error_and_a_lost_best_a_warning(tmp_path: Path) -> 
     for load in (load_model, load_checkpoint):
         with pytest.raises(FormatError, match="no checkpoint can be read"):
             load(tmp_path)
+
+
+def test_a_model_from_before_training_stands_in_for_no_other(tmp_path: Path) -> None:
+    save(tmp_path, 0)
+    check(load_checkpoint(tmp_path), 0)
+    load_model(tmp_path)  # all there is, and whole
+    flip("model.safetensors")(save(tmp_path, 1))
+    with pytest.raises(FormatError, match="as it was before training"):
+        load_model(tmp_path)

@@ -204,7 +204,7 @@ def test_mistakes_are_told(tmp_path, capsys) -> None:
         ((tmp_path / "absent",), "does not exist"),
         ((tmp_path,), "holds no model"),
         ((tmp_path / "lstm", "--neighbours", "W001"), "'W001' is not in the vocabulary"),
-        ((tmp_path / "lstm", "--neighbours", "w001", "-k", "0"), "-k 1"),
+        ((tmp_path / "lstm", "--neighbours", "w001", "-k", "0"), "-k 0 is out of range"),
         ((tmp_path / "kn3", "--neighbours", "w001"), "no embedding"),
         ((tmp_path / "kn3", "--vectors", tmp_path / "x.txt"), "no embedding"),
     ):

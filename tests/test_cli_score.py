@@ -7,6 +7,7 @@ import io
 import json
 import math
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -203,3 +204,12 @@ def test_good_lines_are_printed_before_a_bad_one_is_told(
     assert "line 201" in err
     assert "bad.txt" in err
     assert "Traceback" not in err
+
+
+def test_wrapped_lines_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "The cat sat on the old mat, and a dog that was not there before looked on. "
+    Path("novel.txt").write_text("\n\n".join(textwrap.fill(words * n, 60) for n in range(3, 40)) + "\n")
+    assert run_cli("score", "words", "novel.txt", "--per", "sentence") == 0
+    assert "look wrapped at 60 columns, and each was scored as a sentence" in capsys.readouterr().err
+    assert run_cli("score", "words", "text.txt") == 0
+    assert "wrapped" not in capsys.readouterr().err

@@ -3,7 +3,7 @@
 A model folder:  config.json  vocabulary.json  model.safetensors     (a mixture: its parts in 0/, 1/ …)
 A step folder:   the same and  optimizer.safetensors  random.safetensors  carried.safetensors  state.json
 state.json holds the SHA-256 of every file and, as `record`, whatever the loop wants to find again.
-Not here: how bytes reach the disk (storage.py), which steps are kept (run_folder.py).
+Not here: how bytes reach the disk (disk.py), which steps are kept (run_folder.py).
 """
 
 from __future__ import annotations
@@ -75,22 +75,21 @@ def load_model(path: str | Path, *, strict: bool = False, encoding: str = "utf-8
         raise FormatError(
             f"{path} does not exist.", remedy="give a model folder that `elman train --save` wrote."
         )
-    if (path / CONFIG).is_file():
-        return _read_model(path)
-    if (path / INSIDE / CONFIG).is_file():
-        return _read_model(path / INSIDE)
+    for folder in (path, path / INSIDE):
+        if (folder / CONFIG).is_file():
+            return _read_model(folder)
     if not run_folder.is_run(path):
-        raise FormatError(
-            f"{path} holds no model: neither config.json nor a finished checkpoint.",
-            remedy="give a model folder, a training run or an .arpa file.",
-        )
+        cause = f"{path} holds no model: neither config.json nor a finished checkpoint."
+        raise FormatError(cause, remedy="give a model folder, a training run or an .arpa file.")
     return _read_run(path)
 
 
 def _read_run(run: Path) -> LanguageModel:
+    problems: list[str] = []
     best = run_folder.pointer(run, run_folder.BEST)
-    problems = []
-    for folder in dict.fromkeys([*([best] if best else []), *run_folder.candidates(run)]):
+    for folder in dict.fromkeys(filter(None, [best, *run_folder.candidates(run)])):
+        if problems and not run_folder.updates_of(folder):
+            raise FormatError(f"{problems[0]}; older is only the model as it was before training.")
         try:
             model = _read_model(folder)
         except FormatError as error:

@@ -230,6 +230,11 @@ def prune(run: Path, keep: int) -> None:
             remove(rubbish)
 
 
+def updates_of(folder: Path) -> int:
+    """How many updates a step folder is after."""
+    return _age(folder)[0]
+
+
 def _age(folder: Path) -> tuple[int, int]:
     match = _STEP.fullmatch(folder.name)
     assert match is not None

@@ -73,14 +73,16 @@ def score_command(
     """
     from elman.evaluate import protocol_of
     from elman.surprisal import grouped_surprisals, rows
-    from elman.text.opening import name_of
+    from elman.text.opening import Source, name_of, read_once
+    from elman.text.sources import looks_of
 
     loaded = load(model, arpa)
     protocol = protocol_of(loaded, unknown=unknown, state=state)
     totals = _Totals()
     documents: list[dict[str, object]] = []
     write = _Writer(format_) if not json else None
-    name = name_of("-" if text == "-" else Path(text))
+    source: Source = "-" if text == "-" else Path(text)
+    name = name_of(source)
     for sentence in grouped_surprisals(loaded, _groups(text), state=state, name=name):
         totals.add(sentence, skip=unknown == "skip", ends=protocol.end_of_sentence)
         found = rows(sentence, per=per, unknown=unknown)
@@ -90,6 +92,11 @@ def score_command(
             write.rows(found)
     if not totals.sentences:
         raise TextError(f"{name} is empty: there is no sentence to score.", remedy="give a text with a line.")
+    if not read_once(source) and (width := looks_of(Path(text)).width):
+        messages.print(
+            f"note: the lines of {name} look wrapped at {width} columns, and each was scored as a sentence; "
+            "`elman evaluate` joins them."
+        )
     if json:
         emit(
             {

@@ -68,7 +68,7 @@ class Lines:
         """
         line = self.number if line is None else line
         if self.strict and not kenlm:
-            raise self.wrong(what, "KenLM refuses it; without --strict it is read with a note.", line=line)
+            raise self.wrong(what, "--strict takes what KenLM takes, but nothing listed twice.", line=line)
         first, before = self._told.get(what, (line, 0))
         self._told[what] = (first, before + times)
 
