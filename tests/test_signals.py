@@ -32,6 +32,14 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def long_text(tmp_path: Path) -> Path:
+    """Enough that no model is finished, and its checkpoints gone, before both are in training."""
+    path = tmp_path / "long.txt"
+    path.write_text("the cat sat on the mat\na dog ran under it and then\n" * 2500)
+    return path
+
+
 def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen([*ENTRY, *map(str, arguments)], env=environment, **options)
@@ -87,10 +95,21 @@ def test_a_terminal_that_is_closed(tmp_path: Path, text: Path) -> None:
 @pytest.mark.parametrize(("number", "status"), ENDS)
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_compare_and_its_children_save(
-    tmp_path: Path, text: Path, number: int, status: int, jobs: int
+    tmp_path: Path, long_text: Path, number: int, status: int, jobs: int
 ) -> None:
     folder = tmp_path / "save"
-    flags = ("compare", text, "--models", "rnn,gru", "--preset", "default", "--jobs", jobs, "--save", folder)
+    flags = (
+        "compare",
+        long_text,
+        "--models",
+        "rnn,gru",
+        "--preset",
+        "default",
+        "--jobs",
+        jobs,
+        "--save",
+        folder,
+    )
     with start(*flags, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         until(lambda: len(list(folder.glob("*/run/best"))) == jobs)
         until(lambda: all(steps(path.parent) > 0 for path in folder.glob("*/run/best")))
@@ -105,10 +124,10 @@ def test_compare_and_its_children_save(
     assert not list(folder.rglob(".tmp-*"))
 
 
-def test_a_child_that_a_scheduler_ends_itself_saves(tmp_path: Path, text: Path) -> None:
+def test_a_child_that_a_scheduler_ends_itself_saves(tmp_path: Path, long_text: Path) -> None:
     """SIGTERM to every process of the job at once."""
     folder = tmp_path / "save"
-    flags = ("compare", text, "--models", "rnn,gru", "--jobs", 2, "--save", folder)
+    flags = ("compare", long_text, "--models", "rnn,gru", "--jobs", 2, "--save", folder)
     with start(*flags, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         until(lambda: len(list(folder.glob("*/run/best"))) == 2)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
