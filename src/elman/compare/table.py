@@ -166,7 +166,7 @@ def compare(
     worst_first = [int(i) for i in np.argsort(-figures, kind="stable")]
     base = None if baseline is None else names.index(baseline)
     if sentences < FEW_SENTENCES:
-        notes.append(f"Only {sentences} sentences: the intervals cannot be trusted.")
+        notes.append(f"Only {sentences} sentence{'s' * (sentences != 1)}: the intervals cannot be trusted.")
     return Table(
         per=per,
         rows=rows,
