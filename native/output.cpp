@@ -10,8 +10,7 @@
 //   pass 2, the same chunks            dW += E (f h)      f[r] = gradient[r] exp((shift[r] - top) - log z)
 //
 // so P = E exp(shift - log Z) is never formed: the factor goes onto the R × H rows of h instead of onto the
-// V × R logits. `shift` follows the largest logit (softmax.hpp); a chunk remembers its own, so that an earlier one
-// stays usable.
+// V × R logits. `shift` follows the largest logit (softmax.hpp); a chunk remembers its own, so earlier ones stay usable.
 //
 // Caches, for H = 200, V = 10,000, two threads, N = 700 in two blocks of R = 352, float32. In the second level: hᵀ and
 // dh, 282 kB each, a chunk of E, 104 × 352 × 4 = 146 kB, and of W, 83 kB. In the first: 13 words of W, 10 kB, beside one
@@ -275,13 +274,6 @@ template <class Kind> class Worker {
     float top_[BLOCK_ROWS], log_z_[BLOCK_ROWS];  // log Z is their sum
 };
 
-// Gradients of no rows
-void clear(const OutputTask& task) {
-    const auto words = static_cast<size_t>(task.vocabulary_size);
-    if (task.dweight) memset(task.dweight, 0, words * task.hidden_size * sizeof *task.dweight);
-    if (task.dbias) memset(task.dbias, 0, words * sizeof *task.dbias);
-}
-
 template <class Kind> void run(const OutputTask& task) {
     const long R = block_rows(task);
     const long grains = (task.vocabulary_size + GRAIN - 1) / GRAIN;
@@ -301,9 +293,8 @@ template <class Kind> void run(const OutputTask& task) {
 }  // namespace
 
 void output_nats(const OutputTask& task) {
-    if (task.rows < 1) return clear(task);
-    if (task.bf16) run<Bf16>(task);
-    else run<Fp32>(task);
+    if (task.rows < 1) return;  // nothing is written
+    task.bf16 ? run<Bf16>(task) : run<Fp32>(task);
 }
 
 }  // namespace elman::ELMAN_ISA

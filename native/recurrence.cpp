@@ -237,7 +237,6 @@ size_t recurrence_saved_floats(const RecurrenceShape& shape) {
 }
 
 void recurrence_forward(const RecurrenceForward& task) {
-    if (task.shape.hidden_size < 1 || task.shape.batch < 1) return;  // every result is empty
     switch (task.shape.cell) {
         case Cell::rnn_tanh: return forward<Rnn<false>>(task);
         case Cell::rnn_relu: return forward<Rnn<true>>(task);

@@ -22,8 +22,8 @@ enum class Cell : int { rnn_tanh, rnn_relu, lstm, gru };
 
 struct RecurrenceShape {
     Cell cell;
-    long steps, batch, input_size, hidden_size;  // T >= 1, B = batch_sizes[0], D, H
-    const int64_t* batch_sizes;                  // [T], each at least 1 where B is
+    long steps, batch, input_size, hidden_size;  // T, B = batch_sizes[0], D, H, each at least 1
+    const int64_t* batch_sizes;                  // [T], each at least 1
     bool reverse;
     const int64_t* rows;  // [N], each in 0 … U-1: the row of x at each place; null: its own, and U = N
     long table_rows;      // U, at least 1; unused where `rows` is null

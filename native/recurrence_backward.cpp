@@ -272,20 +272,6 @@ template <class C, class Kind> class Backward {
     float* base_ = nullptr;
 };
 
-// The gradients of nothing: no unit, or no row
-void clear(const RecurrenceBackward& task) {
-    const RecurrenceShape& s = task.shape;
-    auto zero = [](float* to, long count) {
-        if (to) memset(to, 0, static_cast<size_t>(count) * sizeof *to);
-    };
-    long N = 0;
-    for (long t = 0; t < s.steps; t++) N += s.batch_sizes[t];
-    const long rows = (s.cell == Cell::lstm ? 4 : s.cell == Cell::gru ? 3 : 1) * s.hidden_size;
-    zero(task.dx, (s.rows ? s.table_rows : N) * s.input_size);
-    zero(task.dweight_ih, rows * s.input_size), zero(task.dweight_hh, rows * s.hidden_size);
-    zero(task.dbias_ih, rows), zero(task.dbias_hh, rows);
-}
-
 template <class C> void backward(const RecurrenceBackward& task) {
     if (task.shape.bf16) Backward<C, Bf16>(task).run();
     else Backward<C, Fp32>(task).run();
@@ -294,7 +280,6 @@ template <class C> void backward(const RecurrenceBackward& task) {
 }  // namespace
 
 void recurrence_backward(const RecurrenceBackward& task) {
-    if (task.shape.hidden_size < 1 || task.shape.batch < 1) return clear(task);
     switch (task.shape.cell) {
         case Cell::rnn_tanh: return backward<Rnn<false>>(task);
         case Cell::rnn_relu: return backward<Rnn<true>>(task);

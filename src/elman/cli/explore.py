@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 import webbrowser
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
-from types import FrameType
 from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
@@ -98,8 +95,7 @@ def explore_command(
             else _write_reference(reference, Path(folder) / "reference.txt"),
             "state": state,
         }
-        with _tidy_end():
-            asyncio.run(_serve(order, port, browser))
+        asyncio.run(_serve(order, port, browser))
 
 
 async def _serve(order: dict[str, Any], port: int, browser: bool) -> None:
@@ -134,24 +130,6 @@ async def _serve(order: dict[str, Any], port: int, browser: bool) -> None:
 
 def _has_display() -> bool:
     return sys.platform in ("darwin", "win32") or bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys())
-
-
-@contextmanager
-def _tidy_end() -> Iterator[None]:
-    """SIGTERM, and SIGHUP of a terminal that is closed, end us as Ctrl-C does: nothing of ours is left."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    usual = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]  # nohup ignores one
-    for number in usual:
-        signal.signal(number, leave)
-    try:
-        yield
-    finally:
-        for number in usual:
-            signal.signal(number, signal.SIG_DFL)
 
 
 def _require_web() -> None:
