@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import elman.cli.inspect  # noqa: F401  (the verb)
 from elman.checkpoint import load_model, save_model
 from elman.errors import Note, OptionError
 from elman.kernels import native
